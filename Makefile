@@ -1,0 +1,41 @@
+# The one door: everything a developer, a user or CI runs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: setup check test demo serve bench clean
+
+setup: $(VENV)/.dev
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+demo: $(VENV)/.run
+	$(BIN)/python examples/demo.py
+
+serve: $(VENV)/.run
+	$(BIN)/tailor serve
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks --import-mode=importlib -s
+
+clean:
+	rm -rf $(VENV)
+
+# What the demo and the service need; the tools of `make check` and `make test` come on top.
+$(VENV)/.run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) -c constraints.txt -e '.[serve,export,agent]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,6 @@
+"""Images and labels. Needs torch, Pillow and, for parquet files, pyarrow.
+
+images   a set of images in memory, read from parquet files or class folders
+splits   training, validation and test images are three different things
+batches  batches of normalised images at a resolution, augmented for training
+"""

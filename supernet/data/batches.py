@@ -1,0 +1,93 @@
+"""Batches of normalised images at a resolution, augmented for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor
+
+from supernet.data.images import ImageSet, chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+# Random crops shift by up to an eighth of the image: the usual 4 pixels at 32×32.
+CROP_SHARE = 8
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel, of pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Turn `(n, height, width, 3)` uint8 into normalised `(n, 3, height, width)` float32 in channels-last order."""
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        # One multiply-add on the channels-last view; a copy to NCHW would be slower and the convolutions want NHWC.
+        return torch.from_numpy(pixels).float().mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
+
+
+def resize_batch(images: Tensor, resolution: int) -> Tensor:
+    """Resize `(n, chs, height, width)` to square images; bilinear with antialiasing, as Pillow's BILINEAR."""
+    if images.shape[-2:] == (resolution, resolution):
+        return images
+    return F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
+
+
+def crop_and_flip(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Shift each image by up to an eighth, zero padded, and mirror half of them.
+
+    Args:
+        pixels: `(n, size, size, 3)`; not changed.
+        rng: Draws shifts and flips.
+
+    Returns:
+        A new array of the same shape.
+    """
+    n, size = pixels.shape[:2]
+    pad = size // CROP_SHARE
+    padded = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    tops, lefts = rng.integers(0, 2 * pad + 1, (2, n)).tolist()
+    mirrored: list[bool] = np.less(rng.random(n), 0.5).tolist()
+    out = np.empty_like(pixels)
+    # A plain loop beats a gather here: 0.8 against 1.9 ms for 128 images of 32×32.
+    for index, (top, left, mirror) in enumerate(zip(tops, lefts, mirrored, strict=True)):
+        window = padded[index, top : top + size, left : left + size]
+        out[index] = window[:, ::-1] if mirror else window
+    return out
+
+
+def training_batches(
+    images: ImageSet, normalisation: Normalisation, *, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over the images in random order, cropped and flipped; a smaller last batch is dropped.
+
+    Yields:
+        Images `(batch_size, 3, size, size)`, to be resized to the arch's resolution, and labels `(batch_size,)`.
+    """
+    order = rng.permutation(len(images))
+    for part in chunks(len(images) - batch_size + 1, batch_size):
+        chosen = order[part.start : part.start + batch_size]
+        pixels = crop_and_flip(images.pixels[chosen], rng)
+        yield normalisation.apply(pixels), torch.from_numpy(images.labels[chosen])
+
+
+def evaluation_batches(
+    images: ImageSet, normalisation: Normalisation, *, resolution: int, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image once, in order, resized to `resolution`, not augmented.
+
+    Yields:
+        Images `(≤ batch_size, 3, resolution, resolution)` and labels.
+    """
+    for part in chunks(len(images), batch_size):
+        batch = resize_batch(normalisation.apply(images.pixels[part]), resolution)
+        yield batch, torch.from_numpy(images.labels[part])

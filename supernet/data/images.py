@@ -1,0 +1,167 @@
+"""ImageSet: decoded images with their labels, read from parquet files or from one folder per class."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from supernet.errors import InvalidDatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images in memory.
+
+    Attributes:
+        pixels: `(n, size, size, 3)` uint8, RGB.
+        labels: `(n,)` int64, indices into `classes`.
+        classes: Names, in label order.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.pixels)
+
+    def take(self, indices: NDArray[np.int64]) -> ImageSet:
+        """The images at `indices`, in that order."""
+        return ImageSet(self.pixels[indices], self.labels[indices], self.classes)
+
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of pixels in [0, 1]."""
+        # By the histogram: exact, and needs no float copy of the images.
+        counts = np.stack([np.bincount(self.pixels[..., c].ravel(), minlength=256) for c in range(3)])
+        values = np.arange(256) / 255
+        mean = (counts * values).sum(1) / counts.sum(1)
+        variance = (counts * (values - mean[:, None]) ** 2).sum(1) / counts.sum(1)
+        return tuple(round(float(m), 6) for m in mean), tuple(round(float(max(v, 1e-8) ** 0.5), 6) for v in variance)
+
+
+def load_parquet(paths: Sequence[Path], *, size: int) -> ImageSet:
+    """Read encoded images from parquet files with an image column (`{bytes, path}`) and an integer `label`.
+
+    Args:
+        paths: Files with the same columns, read in order.
+        size: Height and width of the decoded images, pixels.
+
+    Raises:
+        InvalidDatasetError: A file or an image cannot be read, a column is missing, or there is one class or none.
+    """
+    import pyarrow.parquet
+
+    pixels: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    names: tuple[str, ...] = ()
+    for path in paths:
+        try:
+            table = pyarrow.parquet.read_table(path)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise InvalidDatasetError(f"'{path}' cannot be read as parquet: {error}") from error
+        image_column = next((name for name in ("img", "image") if name in table.column_names), None)
+        if image_column is None or "label" not in table.column_names:
+            raise InvalidDatasetError(
+                f"'{path}' needs the columns 'img' or 'image' and 'label'; it has {table.column_names}."
+            )
+        names = names or _class_names(table.schema.metadata)
+        labels += table["label"].to_pylist()
+        for row, image in enumerate(table[image_column].to_pylist()):
+            pixels.append(_decode(image["bytes"] if isinstance(image, dict) else image, size, f"{path}, row {row}"))
+    found = sorted(set(labels))
+    if any(not isinstance(label, int) or label < 0 for label in found):
+        raise InvalidDatasetError(f"'label' in '{paths[0]}' must hold whole numbers from 0.")
+    classes = names or tuple(str(label) for label in range(max(found, default=-1) + 1))
+    return _checked(pixels, labels, classes, str(paths[0].parent))
+
+
+def load_class_folders(folder: Path, *, size: int, classes: tuple[str, ...] = ()) -> ImageSet:
+    """Read a folder with one sub-folder per class; images may lie deeper.
+
+    Args:
+        folder: Its sub-folders' names are the classes.
+        size: Height and width of the decoded images, pixels.
+        classes: Names in label order, so that a test folder gets the training folder's labels; by default sorted.
+
+    Raises:
+        InvalidDatasetError: An image is broken (named), a class is empty or unknown, or there is one class or none.
+    """
+    found = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    classes = classes or found
+    if strangers := sorted(set(found) - set(classes)):
+        raise InvalidDatasetError(f"'{folder}' holds classes the training images lack: {strangers}.")
+    pixels: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not files and name in found:
+            raise InvalidDatasetError(f"Class folder '{folder / name}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
+        for path in files:
+            pixels.append(_decode(path.read_bytes(), size, str(path)))
+            labels.append(label)
+    return _checked(pixels, labels, classes, str(folder))
+
+
+def load_images(folder: Path, *, size: int) -> ImageSet:
+    """Read every image below a folder, labels unknown (all 0): for calibration.
+
+    Raises:
+        InvalidDatasetError: An image is broken, or there is none.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise InvalidDatasetError(f"'{folder}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
+    pixels = np.stack([_decode(path.read_bytes(), size, str(path)) for path in files])
+    return ImageSet(pixels, np.zeros(len(files), np.int64), ("unlabelled",))
+
+
+def _decode(data: bytes, size: int, origin: str) -> NDArray[np.uint8]:
+    """RGB pixels `(size, size, 3)`: the shorter side is resized to `size`, the centre is cut out."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            rgb = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise InvalidDatasetError(f"{origin}: this image cannot be decoded ({error}). Replace or remove it.") from error
+    if rgb.size != (size, size):
+        scale = size / min(rgb.size)
+        width, height = (max(size, round(side * scale)) for side in rgb.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    return np.asarray(rgb, np.uint8)
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
+    """Names stored by the `datasets` library in the schema, if any."""
+    try:
+        info: Any = json.loads((metadata or {})[b"huggingface"])
+        return tuple(info["info"]["features"]["label"]["names"])
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _checked(pixels: list[NDArray[np.uint8]], labels: list[int], classes: tuple[str, ...], origin: str) -> ImageSet:
+    if not pixels:
+        raise InvalidDatasetError(f"'{origin}' holds no images. Expected parquet files or one folder per class.")
+    if len(set(labels)) < 2:
+        raise InvalidDatasetError(f"'{origin}' holds images of one class only; a classifier needs at least two.")
+    if max(labels) >= len(classes):
+        raise InvalidDatasetError(f"'{origin}' has the label {max(labels)} but names only {len(classes)} classes.")
+    return ImageSet(np.stack(pixels), np.asarray(labels, np.int64), classes)
+
+
+def chunks(n_items: int, batch_size: int) -> Iterator[slice]:
+    """Consecutive slices that cover `n_items`."""
+    return (slice(start, start + batch_size) for start in range(0, n_items, batch_size))

@@ -1,0 +1,81 @@
+"""Splits: what a supernet learns from, what it is judged by while we choose, and what published numbers come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from supernet.data.images import ImageSet, load_class_folders, load_parquet
+from supernet.errors import InvalidDatasetError
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation and, where the source has one, test images; no image is in two of them."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet | None
+
+
+def load_splits(path: Path, *, size: int, validation_images: int, seed: int) -> Splits:
+    """Read a data set: a folder of parquet files, `train/` with `val/` or `test/`, or one folder per class.
+
+    Parquet files are told apart by `train`, `val` or `test` at the start of their names. Without validation images
+    of its own, a source gives up some of its training images, drawn with `seed`.
+
+    Args:
+        path: The folder, or one parquet file of training images.
+        size: Height and width images are decoded to, pixels: the largest resolution of the space.
+        validation_images: How many to hold out of training; ignored where the source brings them.
+        seed: Of the draw.
+
+    Raises:
+        InvalidDatasetError: Nothing usable at `path`, or fewer than twice `validation_images` to hold out from.
+    """
+    if not path.exists():
+        raise InvalidDatasetError(f"No data set at '{path}': there is no such file or folder.")
+    train, validation, test = _load_parquet(path, size) if _parquet_files(path) else _load_folders(path, size)
+    if validation is not None:
+        return Splits(train, validation, test)
+    if not 0 < validation_images <= len(train) // 2:
+        raise InvalidDatasetError(
+            f"Cannot hold out {validation_images} validation images of {len(train)}: choose 1 to {len(train) // 2}."
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    held_out, kept = np.sort(order[:validation_images]), np.sort(order[validation_images:])
+    return Splits(train.take(kept), train.take(held_out), test)
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    return sorted(path.glob("*.parquet"))
+
+
+def _load_parquet(path: Path, size: int) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
+    files = _parquet_files(path)
+    by_split = {split: [file for file in files if file.name.startswith(split)] for split in ("train", "val", "test")}
+    train = by_split["train"] or [file for file in files if file not in by_split["val"] + by_split["test"]]
+    if not train:
+        raise InvalidDatasetError(f"'{path}' has no training images: name a parquet file 'train…'.")
+    validation, test = by_split["val"], by_split["test"]
+    return (
+        load_parquet(train, size=size),
+        load_parquet(validation, size=size) if validation else None,
+        load_parquet(test, size=size) if test else None,
+    )
+
+
+def _load_folders(path: Path, size: int) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
+    if path.is_file():
+        raise InvalidDatasetError(f"'{path}' is a file; expected parquet, or a folder with one sub-folder per class.")
+    root = path / "train" if (path / "train").is_dir() else path
+    train = load_class_folders(root, size=size)
+    others: dict[str, ImageSet | None] = {"val": None, "test": None}
+    for split in others:
+        if root != path and (path / split).is_dir():
+            others[split] = load_class_folders(path / split, size=size, classes=train.classes)
+    return train, others["val"], others["test"]

@@ -1,0 +1,85 @@
+"""Weights in safetensors, tied to their search space by its fingerprint. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from supernet.errors import FingerprintMismatchError, InvalidBundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from supernet.network.elastic_net import Supernet
+    from supernet.spaces.space import SearchSpace
+
+FORMAT = "tailor-weights/1"
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], space: SearchSpace, **metadata: Any) -> None:
+    """Write tensors and JSON metadata to one safetensors file, whole or not at all.
+
+    Args:
+        path: Overwritten.
+        tensors: Copied to contiguous CPU memory.
+        space: Its fingerprint is stored.
+        metadata: JSON values, read back by `load_tensors`.
+    """
+    header = {"format": FORMAT, "space": space.name, "space_fingerprint": space.fingerprint}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(plain, partial, metadata={**header, "metadata": json.dumps(metadata, sort_keys=True)})
+    partial.replace(path)
+
+
+def load_tensors(path: Path, space: SearchSpace) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Returns:
+        Tensors by name, and the metadata.
+
+    Raises:
+        InvalidBundleError: The file is absent, truncated or of another format.
+        FingerprintMismatchError: It was made for another search space.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise InvalidBundleError(f"'{path}' cannot be read as safetensors: {error}. Is the file complete?") from error
+    if header.get("format") != FORMAT:
+        raise InvalidBundleError(
+            f"'{path}' is no Tailor weights file: format {header.get('format')!r}, not '{FORMAT}'."
+        )
+    found = header.get("space_fingerprint", "")
+    if found != space.fingerprint:
+        raise FingerprintMismatchError(
+            f"'{path}' was made for the space '{header.get('space')}' ({found[:12]}), not for '{space.name}' "
+            f"({space.fingerprint[:12]}). Load it with the space of its own bundle.",
+            expected=space.fingerprint,
+            found=found,
+        )
+    return tensors, json.loads(header["metadata"])
+
+
+def load_weights(supernet: Supernet, path: Path) -> None:
+    """Fill a supernet from a file of `save_tensors`; half-precision weights are widened.
+
+    Raises:
+        InvalidBundleError: As `load_tensors`, or a tensor is missing, unknown or of another shape; nothing is loaded.
+    """
+    tensors, _ = load_tensors(path, supernet.space)
+    expected = supernet.state_dict()
+    wrong = sorted(set(expected) ^ set(tensors)) or [
+        name for name, tensor in tensors.items() if tensor.shape != expected[name].shape
+    ]
+    if wrong:
+        raise InvalidBundleError(
+            f"'{path}' does not fit '{supernet.space.name}': {len(wrong)} tensors, first {wrong[0]}."
+        )
+    supernet.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})

@@ -1,0 +1,100 @@
+"""Costs that are sums over blocks (MACs, parameters, table latencies), for whole populations as arrays."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernet.errors import InvalidArchError
+from supernet.spaces.space import Rows, SearchSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from supernet.spaces.arch import Arch
+    from supernet.spaces.blocks import BlockSpec
+
+Values = NDArray[np.float64]
+
+
+def blocks_of(space: SearchSpace, arch: Arch) -> tuple[BlockSpec, ...]:
+    """The blocks an arch runs, in order, from the stem to the classifier.
+
+    Raises:
+        InvalidArchError: The arch lies outside the space.
+    """
+    return tuple(spec for _, spec in space.walk(arch))
+
+
+def macs(space: SearchSpace, arch: Arch) -> int:
+    """Multiply-adds of one image; see `BlockSpec.macs` for what counts."""
+    return sum(spec.macs for spec in blocks_of(space, arch))
+
+
+def params(space: SearchSpace, arch: Arch) -> int:
+    """Trainable numbers of the extracted subnet, kernel matrices excluded."""
+    return sum(spec.params for spec in blocks_of(space, arch))
+
+
+class AdditiveCost:
+    """A cost that is one number per block, summed over the blocks that run.
+
+    The numbers of every block that can stand at a position are looked up once; pricing a population is then one
+    array look-up per position.
+
+    Args:
+        space: The space the rows belong to.
+        cost_of: Cost of one block; called once per distinct block.
+        fixed: Added once per arch.
+    """
+
+    def __init__(self, space: SearchSpace, cost_of: Callable[[BlockSpec], float], *, fixed: float = 0.0) -> None:
+        self.space = space
+        self.fixed = fixed
+        known: dict[BlockSpec, float] = {}
+        self.tables: list[Values] = []
+        """Per position: cost by the choices of `genes_of(position)`, one axis per gene."""
+        for index, position in enumerate(space.positions):
+            table = np.empty([len(space.genes[gene].choices) for gene in space.genes_of(position)])
+            for choices, spec in space.blocks_at(index):
+                if spec not in known:
+                    known[spec] = float(cost_of(spec))
+                table[choices] = known[spec]
+            self.tables.append(table)
+
+    def __call__(self, rows: Rows) -> Values:
+        """Price archs.
+
+        Args:
+            rows: `(n_archs, n_genes)` choice indices.
+
+        Returns:
+            `(n_archs,)` in the unit of `cost_of`.
+        """
+        if rows.ndim != 2 or rows.shape[1] != len(self.space.genes):
+            raise InvalidArchError(f"Rows of '{self.space.name}' have {len(self.space.genes)} genes, got {rows.shape}.")
+        total = np.full(len(rows), self.fixed)
+        active = self.space.active_blocks(rows)
+        for column, (position, table) in enumerate(zip(self.space.positions, self.tables, strict=True)):
+            costs = table[tuple(rows[:, gene] for gene in self.space.genes_of(position))]
+            total += np.where(active[:, column], costs, 0.0)
+        return total
+
+    def of(self, archs: Sequence[Arch]) -> Values:
+        """`__call__` for archs."""
+        return self(self.space.to_rows(archs))
+
+
+@lru_cache(maxsize=16)
+def macs_cost(space: SearchSpace) -> AdditiveCost:
+    """MACs of whole populations; compiled once per space."""
+    return AdditiveCost(space, lambda spec: spec.macs)
+
+
+@lru_cache(maxsize=16)
+def params_cost(space: SearchSpace) -> AdditiveCost:
+    """Parameters of whole populations; compiled once per space."""
+    return AdditiveCost(space, lambda spec: spec.params)

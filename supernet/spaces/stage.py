@@ -1,0 +1,126 @@
+"""Stage: a run of blocks at one scale with its elastic choices, and the only arithmetic that turns them into shapes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from supernet.errors import InvalidSpaceError
+from supernet.spaces.blocks import Act, BlockKind, BlockSpec, make_divisible
+
+SE_REDUCTION = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Blocks of one kind at one scale; each tuple lists the choices of an elastic dimension in ascending order.
+
+    The first block carries the stride and the change of width, so running only the first blocks is shape-safe.
+
+    Attributes:
+        widths: Output channels; empty keeps the input's.
+        depths: How many of the first blocks run. 0 is allowed where the stage keeps size and width.
+        expand_ratios: Inner width over input width of inverted blocks.
+        stride: Of the first block; the others have 1.
+        act: See `BlockSpec`.
+        out_act: See `BlockSpec`.
+        se: Squeeze-excite with a hidden width of a quarter of the inner one, rounded to the space's divisor.
+        shortcut: Add the input where size and width stay the same.
+        norm: See `BlockSpec`.
+        bias: See `BlockSpec`.
+    """
+
+    kind: BlockKind
+    widths: tuple[int, ...] = ()
+    depths: tuple[int, ...] = (1,)
+    kernel_sizes: tuple[int, ...] = (1,)
+    expand_ratios: tuple[float, ...] = (1,)
+    stride: int = 1
+    act: Act = Act.NONE
+    out_act: Act = Act.NONE
+    se: bool = False
+    shortcut: bool = False
+    norm: bool = True
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse stages that no network can be built from."""
+        for name in ("widths", "depths", "kernel_sizes", "expand_ratios"):
+            choices = getattr(self, name)
+            if any(not isfinite(value) for value in choices) or list(choices) != sorted(set(choices)):
+                raise InvalidSpaceError(f"'{name}' of a stage must ascend without repeats, got {list(choices)}.")
+        if not self.depths or not self.kernel_sizes or not self.expand_ratios:
+            raise InvalidSpaceError("A stage needs at least one depth, kernel size and expand ratio.")
+        if self.stride < 1 or self.depths[0] < 0 or self.depths[-1] < 1:
+            raise InvalidSpaceError(
+                f"A stage needs a stride and a depth of at least 1, got {self.stride}, {self.depths}."
+            )
+        if any(width < 1 for width in self.widths) or self.expand_ratios[0] <= 0:
+            raise InvalidSpaceError("Widths and expand ratios of a stage must be positive.")
+        if any(kernel < 1 or kernel % 2 == 0 for kernel in self.kernel_sizes):
+            raise InvalidSpaceError(f"Kernel sizes must be odd, got {list(self.kernel_sizes)}.")
+        if self.depths[0] == 0 and (self.stride > 1 or self.widths):
+            raise InvalidSpaceError("Only a stage that keeps size and width can be skipped (depth 0).")
+
+    def block(
+        self,
+        index: int,
+        *,
+        in_size: int,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int,
+        expand_ratio: float,
+        divisor: int,
+    ) -> BlockSpec:
+        """Shape one block: the `index`-th of this stage, fed a map of `in_size` pixels and `in_chs` channels.
+
+        `out_chs` is the stage's width. Differs from OFA in nothing: inner width
+        `make_divisible(round(in_chs * expand_ratio))`, hidden squeeze-excite width `make_divisible(mid_chs // 4)`.
+        """
+        stride = self.stride if index == 0 else 1
+        inverted = self.kind is BlockKind.INVERTED
+        mid_chs = make_divisible(round(in_chs * expand_ratio), divisor) if inverted else in_chs
+        return BlockSpec(
+            kind=self.kind,
+            in_size=in_size,
+            in_chs=in_chs,
+            mid_chs=mid_chs,
+            out_chs=out_chs,
+            kernel_size=kernel_size,
+            stride=stride,
+            act=self.act,
+            out_act=self.out_act,
+            se_chs=make_divisible(mid_chs // SE_REDUCTION, divisor) if self.se else 0,
+            shortcut=self.shortcut and stride == 1 and in_chs == out_chs,
+            norm=self.norm,
+            bias=self.bias,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as JSON values."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        default = {name: list(value) if isinstance(value, tuple) else value for name, value in _DEFAULTS.items()}
+        return {name: value for name, value in plain.items() if name == "kind" or value != default[name]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Stage:
+        """Read what `to_dict` wrote; raises `InvalidSpaceError` for unknown keys or values of the wrong type."""
+        unknown = sorted(set(data) - set(_DEFAULTS))
+        if unknown:
+            raise InvalidSpaceError(f"Unknown stage keys {unknown}; allowed are {sorted(_DEFAULTS)}.")
+        try:
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+            }
+            values["kind"] = BlockKind(values.get("kind", ""))
+            for name in ("act", "out_act"):
+                if name in values:
+                    values[name] = Act(values[name])
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise InvalidSpaceError(f"This stage cannot be read: {error}") from error
+
+
+_DEFAULTS: dict[str, Any] = asdict(Stage(kind=BlockKind.CONV))
