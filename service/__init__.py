@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The only place where things meet: HTTP, database, jobs. Nobody imports it."""

@@ -27,6 +27,7 @@ from supernet.spaces.presets import list_spaces, load_space
 from supernet.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
+    from supernet.network.checkpoint import load_supernet
     from supernet.network.elastic_net import Supernet
     from supernet.network.extract import extract_subnet
 
@@ -39,6 +40,7 @@ __all__ = [
     "extract_subnet",
     "list_spaces",
     "load_space",
+    "load_supernet",
     "macs",
     "params",
 ]
@@ -47,6 +49,7 @@ __all__ = [
 _LAZY = {
     "Supernet": "supernet.network.elastic_net",
     "extract_subnet": "supernet.network.extract",
+    "load_supernet": "supernet.network.checkpoint",
 }
 
 

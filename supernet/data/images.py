@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,11 @@ def load_parquet(paths: Sequence[Path], *, size: int) -> ImageSet:
                 f"'{path}' needs the columns 'img' or 'image' and 'label'; it has {table.column_names}."
             )
         names = names or _class_names(table.schema.metadata)
-        labels += table["label"].to_pylist()
+        labels += _labels(table["label"].to_pylist(), path)
         for row, image in enumerate(table[image_column].to_pylist()):
-            pixels.append(_decode(image["bytes"] if isinstance(image, dict) else image, size, f"{path}, row {row}"))
-    found = sorted(set(labels))
-    if any(not isinstance(label, int) or label < 0 for label in found):
-        raise InvalidDatasetError(f"'label' in '{paths[0]}' must hold whole numbers from 0.")
-    classes = names or tuple(str(label) for label in range(max(found, default=-1) + 1))
+            data = image.get("bytes") if isinstance(image, dict) else image
+            pixels.append(_decode(data, size, f"{path}, row {row}"))
+    classes = names or tuple(str(label) for label in range(max(labels, default=-1) + 1))
     return _checked(pixels, labels, classes, str(paths[0].parent))
 
 
@@ -106,7 +105,7 @@ def load_class_folders(folder: Path, *, size: int, classes: tuple[str, ...] = ()
     pixels: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = _image_files(folder / name)
         if not files and name in found:
             raise InvalidDatasetError(f"Class folder '{folder / name}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
         for path in files:
@@ -121,14 +120,27 @@ def load_images(folder: Path, *, size: int) -> ImageSet:
     Raises:
         InvalidDatasetError: An image is broken, or there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = _image_files(folder)
     if not files:
         raise InvalidDatasetError(f"'{folder}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
     pixels = np.stack([_decode(path.read_bytes(), size, str(path)) for path in files])
     return ImageSet(pixels, np.zeros(len(files), np.int64), ("unlabelled",))
 
 
-def _decode(data: bytes, size: int, origin: str) -> NDArray[np.uint8]:
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _labels(values: list[Any], path: Path) -> list[int]:
+    if any(not isinstance(label, int) or label < 0 for label in values):
+        raise InvalidDatasetError(f"'label' in '{path}' must hold whole numbers from 0.")
+    # Without this limit one stray label, such as an id, would become billions of class names.
+    if (largest := max(values, default=0)) >= MAX_CLASSES:
+        raise InvalidDatasetError(f"'{path}' has the label {largest}; labels count from 0 and end below {MAX_CLASSES}.")
+    return values
+
+
+def _decode(data: Any, size: int, origin: str) -> NDArray[np.uint8]:
     """RGB pixels `(size, size, 3)`: the shorter side is resized to `size`, the centre is cut out."""
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,21 @@ def _load_parquet(path: Path, size: int) -> tuple[ImageSet, ImageSet | None, Ima
     train = by_split["train"] or [file for file in files if file not in by_split["val"] + by_split["test"]]
     if not train:
         raise InvalidDatasetError(f"'{path}' has no training images: name a parquet file 'train…'.")
-    validation, test = by_split["val"], by_split["test"]
-    return (
-        load_parquet(train, size=size),
-        load_parquet(validation, size=size) if validation else None,
-        load_parquet(test, size=size) if test else None,
-    )
+    images = load_parquet(train, size=size)
+    return images, _load_same_classes(by_split["val"], images, size), _load_same_classes(by_split["test"], images, size)
+
+
+def _load_same_classes(files: list[Path], train: ImageSet, size: int) -> ImageSet | None:
+    """Another split of parquet files, labelled as the training images; it may lack the last classes."""
+    if not files:
+        return None
+    images = load_parquet(files, size=size)
+    if images.classes != train.classes[: len(images.classes)]:
+        raise InvalidDatasetError(
+            f"The {len(images.classes)} classes of '{files[0]}', {list(images.classes[:5])} …, are not those of the "
+            f"training images, {list(train.classes[:5])} …: label both alike."
+        )
+    return replace(images, classes=train.classes)
 
 
 def _load_folders(path: Path, size: int) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:

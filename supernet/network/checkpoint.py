@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from supernet.bundle import open_bundle
 from supernet.errors import FingerprintMismatchError, InvalidBundleError
+from supernet.network.elastic_net import Supernet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from supernet.network.elastic_net import Supernet
     from supernet.spaces.space import SearchSpace
 
 FORMAT = "tailor-weights/1"
@@ -64,7 +66,13 @@ def load_tensors(path: Path, space: SearchSpace) -> tuple[dict[str, Tensor], dic
             expected=space.fingerprint,
             found=found,
         )
-    return tensors, json.loads(header["metadata"])
+    try:
+        metadata = json.loads(header["metadata"])
+    except (KeyError, ValueError) as error:
+        raise InvalidBundleError(f"'{path}' has no readable metadata: {error!r}.") from error
+    if not isinstance(metadata, dict):
+        raise InvalidBundleError(f"'{path}' has no readable metadata: expected an object, got {metadata!r}.")
+    return tensors, metadata
 
 
 def load_weights(supernet: Supernet, path: Path) -> None:
@@ -83,3 +91,20 @@ def load_weights(supernet: Supernet, path: Path) -> None:
             f"'{path}' does not fit '{supernet.space.name}': {len(wrong)} tensors, first {wrong[0]}."
         )
     supernet.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
+
+
+def load_supernet(path: Path | str) -> Supernet:
+    """Load the supernet of a bundle, in eval mode.
+
+    Args:
+        path: A bundle's folder, or the name of a shipped one.
+
+    Raises:
+        InvalidBundleError: The bundle is broken.
+        MissingPartError: It has no weights.
+    """
+    bundle = open_bundle(path)
+    # Every initial weight is overwritten, so the generator does not matter.
+    supernet = Supernet(bundle.space, torch.Generator())
+    load_weights(supernet, bundle.weights_path)
+    return supernet.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import InvalidArchError
@@ -79,7 +80,7 @@ class Arch:
         """Read what `to_json` wrote; raises `InvalidArchError` for anything else."""
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArchError(f"This is no JSON, so no arch: {error}.") from error
         return cls.from_dict(data)
 
@@ -126,6 +127,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _ratio(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # -inf < NaN < inf is false; ints beyond the range of floats compare well.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -inf < value < inf:
         raise InvalidArchError(f"'expand_ratios' must hold numbers, got {value!r}.")
     return int(value) if isinstance(value, float) and value.is_integer() else value

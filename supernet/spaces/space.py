@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from supernet.errors import InvalidArchError, InvalidSpaceError
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import BlockSpec, out_size_of
-from supernet.spaces.stage import Stage
+from supernet.spaces.stage import Stage, is_finite_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+MAX_RESOLUTION = 4096
 
 # Indices of choices, one row per arch and one column per gene.
 Rows = NDArray[np.int16]
@@ -97,11 +99,22 @@ class SearchSpace:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Refuse spaces without stages or resolutions."""
+        """Refuse spaces that no network can be built from."""
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidSpaceError(f"A space needs a name, got {self.name!r}.")
+        for key, value in (("in_chs", self.in_chs), ("divisor", self.divisor)):
+            if type(value) is not int or value < 1:
+                raise InvalidSpaceError(f"'{key}' of a space must be a whole number from 1, got {value!r}.")
+        if not is_finite_number(self.norm_eps) or self.norm_eps <= 0:
+            raise InvalidSpaceError(f"'norm_eps' of a space must be a positive number, got {self.norm_eps!r}.")
+        if any(type(resolution) is not int for resolution in self.resolutions):
+            raise InvalidSpaceError(f"Resolutions must be whole numbers, got {list(self.resolutions)}.")
         if not self.stages:
             raise InvalidSpaceError(f"Space '{self.name}' has no stages.")
         if not self.resolutions or list(self.resolutions) != sorted(set(self.resolutions)) or self.resolutions[0] < 1:
             raise InvalidSpaceError(f"Resolutions must be positive and ascend, got {list(self.resolutions)}.")
+        if self.resolutions[-1] > MAX_RESOLUTION:
+            raise InvalidSpaceError(f"Resolutions may be at most {MAX_RESOLUTION}, got {self.resolutions[-1]}.")
         if len(self.stages[-1].widths) != 1:
             raise InvalidSpaceError("The last stage is the classifier: give it one width, the number of classes.")
 
@@ -366,10 +379,12 @@ class SearchSpace:
     def from_dict(cls, data: dict[str, Any]) -> SearchSpace:
         """Read what `to_dict` wrote; raises `InvalidSpaceError` for anything else."""
         allowed = {"name", "resolutions", "in_chs", "divisor", "norm_eps", "stages"}
-        unknown, missing = sorted(set(data) - allowed), sorted({"name", "resolutions", "stages"} - set(data))
-        if unknown or missing:
-            raise InvalidSpaceError(f"A space has the keys {sorted(allowed)}; unknown {unknown}, missing {missing}.")
         try:
+            unknown, missing = sorted(set(data) - allowed), sorted({"name", "resolutions", "stages"} - set(data))
+            if unknown or missing:
+                raise InvalidSpaceError(
+                    f"A space has the keys {sorted(allowed)}; unknown {unknown}, missing {missing}."
+                )
             stages = tuple(Stage.from_dict(stage) for stage in data["stages"])
             return cls(**{**data, "stages": stages, "resolutions": tuple(data["resolutions"])})
         except (TypeError, AttributeError) as error:

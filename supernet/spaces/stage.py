@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import inf
 from typing import Any
 
 from supernet.errors import InvalidSpaceError
 from supernet.spaces.blocks import Act, BlockKind, BlockSpec, make_divisible
 
 SE_REDUCTION = 4
+# Spaces come in files of strangers too: without limits one number could fill the memory.
+LARGEST = {"widths": 131_072, "depths": 64, "kernel_sizes": 63, "expand_ratios": 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,19 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Refuse stages that no network can be built from."""
-        for name in ("widths", "depths", "kernel_sizes", "expand_ratios"):
+        for name, largest in LARGEST.items():
             choices = getattr(self, name)
-            if any(not isfinite(value) for value in choices) or list(choices) != sorted(set(choices)):
+            if name != "expand_ratios" and any(type(value) is not int for value in choices):
+                raise InvalidSpaceError(f"'{name}' of a stage must be whole numbers, got {list(choices)}.")
+            if any(not is_finite_number(value) for value in choices) or list(choices) != sorted(set(choices)):
                 raise InvalidSpaceError(f"'{name}' of a stage must ascend without repeats, got {list(choices)}.")
+            if choices and choices[-1] > largest:
+                raise InvalidSpaceError(f"'{name}' of a stage may be at most {largest}, got {choices[-1]}.")
+        if type(self.stride) is not int:
+            raise InvalidSpaceError(f"'stride' of a stage must be a whole number, got {self.stride!r}.")
+        for name in ("se", "shortcut", "norm", "bias"):
+            if type(getattr(self, name)) is not bool:
+                raise InvalidSpaceError(f"'{name}' of a stage must be true or false, got {getattr(self, name)!r}.")
         if not self.depths or not self.kernel_sizes or not self.expand_ratios:
             raise InvalidSpaceError("A stage needs at least one depth, kernel size and expand ratio.")
         if self.stride < 1 or self.depths[0] < 0 or self.depths[-1] < 1:
@@ -62,6 +73,17 @@ class Stage:
             raise InvalidSpaceError(f"Kernel sizes must be odd, got {list(self.kernel_sizes)}.")
         if self.depths[0] == 0 and (self.stride > 1 or self.widths):
             raise InvalidSpaceError("Only a stage that keeps size and width can be skipped (depth 0).")
+        inverted, pool = self.kind is BlockKind.INVERTED, self.kind is BlockKind.POOL
+        depthwise = inverted or self.kind is BlockKind.SEPARABLE
+        for name, refused in (
+            ("kernel_sizes", len(self.kernel_sizes) > 1 and not depthwise),
+            ("expand_ratios", self.expand_ratios != (1,) and not inverted),
+            ("se", self.se and not inverted),
+            ("widths", pool and bool(self.widths)),
+            ("depths", pool and self.depths[0] == 0),
+        ):
+            if refused:
+                raise InvalidSpaceError(f"A stage of kind '{self.kind}' cannot have {name} {getattr(self, name)!r}.")
 
     def block(
         self,
@@ -121,6 +143,11 @@ class Stage:
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise InvalidSpaceError(f"This stage cannot be read: {error}") from error
+
+
+def is_finite_number(value: object) -> bool:
+    """Whether a value is a number other than NaN and the infinities; booleans are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -inf < value < inf
 
 
 _DEFAULTS: dict[str, Any] = asdict(Stage(kind=BlockKind.CONV))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class TrainConfig:
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
-            if not isfinite(value) or not low <= value <= high:
+            if not low <= value <= high:
                 raise InvalidConfigError(f"'{name}' must be from {low} to {high}, got {value}.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidConfigError(f"'{path}' cannot be read as TOML: {error}") from error
     allowed = [field.name for field in fields(TrainConfig)]
     if unknown := sorted(set(data) - set(allowed)):

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from supernet.data.batches import Normalisation, resize_batch, training_batches
-from supernet.errors import InvalidConfigError, TrainingDivergedError
+from supernet.errors import InvalidBundleError, InvalidConfigError, TrainingDivergedError
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.spaces.presets import load_space
@@ -76,7 +76,7 @@ def train(
 
     Raises:
         InvalidConfigError: `out_dir` holds another run, or there are fewer images than one batch.
-        TrainingDivergedError: The loss is no longer finite; the last epoch's checkpoint stands.
+        TrainingDivergedError: The loss or its gradient is no longer finite; the last epoch's checkpoint stands.
 
     Source: random subnet sampling, §1.2 "RSS Network Batch" of the RSS-Interference code; here every block and stage
     draws on its own. Differs: no warm-up there; gradient clipping and a peak of 0.4 learn clearly faster here.
@@ -111,17 +111,19 @@ def train(
             arch = space.sample(rng)
             logits = supernet(resize_batch(batch, arch.resolution), arch)
             loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            if not torch.isfinite(loss):
-                raise TrainingDivergedError(
-                    f"The loss is {loss.item()} in step {step} at learning rate {rate:.4g}. The checkpoint of epoch "
-                    f"{epoch} stands in '{out_dir}'; lower 'learning_rate' and start anew.",
-                    step=step,
-                    loss=loss.item(),
-                )
             # Blocks that did not run keep no gradient, so neither momentum nor decay moves them.
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(supernet.parameters(), config.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(supernet.parameters(), config.gradient_clip)
+            # A finite loss may have an infinite gradient, which the last step of an epoch would put in the checkpoint.
+            if not torch.isfinite(loss) or not torch.isfinite(norm):
+                kept = f"The checkpoint of epoch {epoch} stands in '{out_dir}'" if epoch else "No checkpoint exists yet"
+                raise TrainingDivergedError(
+                    f"In step {step} at learning rate {rate:.4g} the loss is {loss.item()} and the norm of its "
+                    f"gradient {norm.item()}. {kept}; lower 'learning_rate' and start anew.",
+                    step=step,
+                    loss=loss.item(),
+                )
             optimizer.step()
             losses += loss.item()
             hits += int((logits.argmax(1) == labels).sum())
@@ -174,21 +176,32 @@ def load_checkpoint(path: Path, supernet: Supernet, optimizer: torch.optim.SGD, 
         The epochs done.
 
     Raises:
-        InvalidBundleError: The file is broken or belongs to another space.
+        InvalidBundleError: The file is broken, no checkpoint, or belongs to another space.
         InvalidConfigError: It was written with other settings.
     """
     tensors, metadata = load_tensors(path, supernet.space)
-    changed = {key for key, value in config.to_dict().items() if metadata["config"].get(key) != value}
+    settings, epochs_done = metadata.get("config"), metadata.get("epochs_done")
+    weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
+    shapes = {name: tensor.shape for name, tensor in supernet.state_dict().items()}
+    if (
+        not isinstance(settings, dict)
+        or not isinstance(epochs_done, int)
+        or {name: tensor.shape for name, tensor in weights.items()} != shapes
+    ):
+        raise InvalidBundleError(
+            f"'{path}' is no checkpoint of a training run of '{supernet.space.name}'. Train in another folder."
+        )
+    changed = {key for key, value in config.to_dict().items() if settings.get(key) != value}
     if changed:
         raise InvalidConfigError(
             f"'{path}' was trained with other settings of {sorted(changed)}. Resume with its own, "
             "or start anew in another folder."
         )
-    supernet.load_state_dict({n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")})
+    supernet.load_state_dict(weights)
     for name, parameter in supernet.named_parameters():
         if (buffer := tensors.get(f"momentum.{name}")) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = buffer.to(memory_format=torch.preserve_format)
-    return int(metadata["epochs_done"])
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    return epochs_done
 
 
 def append_log(path: Path, line: EpochReport) -> None:

@@ -1,0 +1,229 @@
+"""The whole way once: start the service, search for this machine, deploy, download, run and measure the model.
+
+    make demo
+
+Uses the REST API as any client would. Ends with a line `DEMO OK {json}`, or stops with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import onnxruntime
+
+from latency_tables.build import measure_model, measure_networks
+from latency_tables.probe import this_device
+from supernet.export.verify import verify_deployment
+from supernet.spaces.arch import Arch
+from supernet.spaces.presets import load_space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+SPACE = "cifar_mbv3"
+# A shipped table counts as this machine's when it is this close for the smallest and the largest arch.
+SAME_DEVICE = 0.10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the downloaded model")
+    out = parser.parse_args().out
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tailor-demo-") as scratch, running_service(Path(scratch)) as client:
+        say(f"Service is up after {time.perf_counter() - started:.1f} s: {client.base_url}")
+        device = find_device(client, Path(scratch))
+        limits = client.get(f"/v1/devices/{device}/limits").raise_for_status().json()["latency_ms"]
+        fastest, slowest = limits["min"], limits["max"]
+        budget_ms = round((fastest * slowest) ** 0.5, 3)
+        say(f"Subnets run in {fastest:.3f} to {slowest:.3f} ms on {device}. Asking for at most {budget_ms} ms.")
+
+        asked = time.perf_counter()
+        search = post(client, "/v1/searches", {"device": device, "constraints": {"latency_ms": budget_ms}})
+        seconds_search = time.perf_counter() - asked
+        accuracy, latency = search["accuracy"], search["latency_ms"]
+        say(
+            f"Answer in {seconds_search * 1000:.0f} ms after {search['evaluations']} evaluations: "
+            f"{search['macs'] / 1e6:.1f} M MACs, {latency['estimated']:.3f} ms, "
+            f"accuracy {accuracy['predicted']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"
+        )
+
+        deployment = post(client, "/v1/deployments", {"search_id": search["id"]})
+        wait_for(client, deployment["job"]["id"])
+        folder = download(client, deployment["id"], out)
+        model = folder / "model.onnx"
+        report = verify_deployment(folder)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        say(f"Downloaded and verified {model}: {model.stat().st_size:,} bytes; {report}")
+
+    classes, shares = classify(model, manifest, picture(manifest["preprocessing"]["resolution"]))
+    ranked = ", ".join(f"{name} {share:.0%}" for name, share in list(zip(classes, shares, strict=True))[:3])
+    say(f"A painted ship is taken for: {ranked}")
+
+    measured_ms = measure_model(model, threads=1).value_ms
+    say(f"Measured {measured_ms:.3f} ms against {latency['estimated']:.3f} ms estimated.")
+    answer = {
+        "device": device,
+        "budget_ms": budget_ms,
+        "estimated_ms": latency["estimated"],
+        "measured_ms": measured_ms,
+        "predicted_accuracy": accuracy["predicted"],
+        "model": str(model),
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "parity_max_abs_diff": manifest["parity"]["max_abs_diff"],
+        "seconds_search": round(seconds_search, 4),
+        "seconds_total": round(time.perf_counter() - started, 1),
+    }
+    print("DEMO OK", json.dumps(answer))
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+@contextmanager
+def running_service(folder: Path) -> Iterator[httpx.Client]:
+    """Start `tailor serve` on a free port and stop it at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "service.log"
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(folder / "data")]
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            for _ in range(300):
+                if process.poll() is not None:
+                    sys.exit(f"The service stopped at once:\n{log.read_text()}")
+                try:
+                    if client.get("/readyz").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
+            else:
+                sys.exit(f"The service did not become ready:\n{log.read_text()}")
+            yield client
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    response = client.post(path, json=body)
+    if response.is_error:
+        sys.exit(f"POST {path} answered {response.status_code}: {response.text}")
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def find_device(client: httpx.Client, folder: Path) -> str:
+    """The registered device this machine is; where there is none, measure and register it."""
+    mine = this_device(threads=1)
+    candidates = [
+        item["id"]
+        for item in client.get("/v1/devices").raise_for_status().json()["items"]
+        if (item["chip"], item["threads"]) == (mine.chip, 1)
+    ]
+    space = load_space(SPACE)
+    archs = [space.smallest(), space.largest()]
+    measured = [stats.value_ms for stats in measure_networks(archs, space, threads=1)]
+    for device in candidates:
+        limits = client.get(f"/v1/devices/{device}/limits").raise_for_status().json()["latency_ms"]
+        table = client.get(f"/v1/devices/{device}/tables/{SPACE}").raise_for_status().text
+        (folder / "shipped.json").write_text(table)
+        estimated = estimate(folder / "shipped.json", archs)
+        ratios = [real / table_ms for real, table_ms in zip(measured, estimated, strict=True)]
+        if all(abs(ratio - 1) <= SAME_DEVICE for ratio in ratios):
+            say(f"This machine is the registered device {device} ({limits['min']:.3f} ms for its fastest subnet).")
+            return str(device)
+        worst = max(ratios, key=lambda ratio: abs(ratio - 1))
+        say(f"This machine has the chip of {device}, but runs networks at {worst:.2f} times its latency.")
+    say(f"No shipped latency table fits this machine ({mine.chip}). Measuring a quick one, about a minute …")
+    table = folder / "table.json"
+    command = [sys.executable, "-m", "service.cli", "profile", "--supernet", SPACE, "--quick"]
+    command += ["--device", f"this-{mine.device_id}"[:64], "-o", str(table)]
+    subprocess.run(command, check=True)
+    device = json.loads(table.read_text())["device"]["device_id"]
+    headers = {"content-type": "application/json"}
+    response = client.put(f"/v1/devices/{device}/tables/{SPACE}", content=table.read_bytes(), headers=headers)
+    if response.is_error:
+        sys.exit(f"The table was refused: {response.text}")
+    return str(device)
+
+
+def estimate(table: Path, archs: list[Arch]) -> list[float]:
+    from latency_tables.estimator import LatencyEstimator
+    from latency_tables.table import load_table
+
+    return [entry.estimated_ms for entry in LatencyEstimator(load_table(table), load_space(SPACE)).estimate(archs)]
+
+
+def wait_for(client: httpx.Client, job_id: str) -> None:
+    """Follow a job by its server-sent events."""
+    with client.stream("GET", f"/v1/jobs/{job_id}/events") as events:
+        for line in events.iter_lines():
+            if line.startswith("data:"):
+                job = json.loads(line.removeprefix("data:"))
+                say(f"  {job['state']:<9} {job['progress']:4.0%} {job.get('stage') or ''}")
+    job = client.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+    if job["state"] != "succeeded":
+        sys.exit(f"The deployment {job['state']}: {job['error']}")
+
+
+def download(client: httpx.Client, deployment_id: str, out: Path) -> Path:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for name in ("model.onnx", "manifest.json"):
+        response = client.get(f"/v1/deployments/{deployment_id}/{name}").raise_for_status()
+        (out / name).write_bytes(response.content)
+    return out
+
+
+def picture(size: int) -> NDArray[np.uint8]:
+    """A ship on the sea, painted: `(size, size, 3)` uint8."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    image = np.empty((size, size, 3))
+    image[:] = (165, 195, 225)
+    image[y > 0.62] = (35, 75, 120)
+    image[(y > 0.5) & (y < 0.68) & (x > 0.15 + 0.5 * (y - 0.5)) & (x < 0.88 - 0.5 * (y - 0.5))] = (120, 40, 35)
+    image[(y > 0.36) & (y <= 0.5) & (x > 0.35) & (x < 0.7)] = (235, 235, 230)
+    image[(y > 0.22) & (y <= 0.36) & (x > 0.5) & (x < 0.6)] = (60, 60, 65)
+    return image.astype(np.uint8)
+
+
+def classify(model: Path, manifest: dict[str, Any], image: NDArray[np.uint8]) -> tuple[list[str], list[float]]:
+    """Run the model on one image as its manifest says; classes and their shares, likeliest first."""
+    recipe = manifest["preprocessing"]
+    pixels = (image * recipe["scale"] - np.array(recipe["mean"])) / np.array(recipe["std"])
+    batch = pixels.transpose(2, 0, 1)[None].astype(np.float32)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {manifest["model"]["input"]["name"]: batch})[0]
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    order = np.argsort(-shares)
+    return [manifest["classes"][index] for index in order], [float(shares[index]) for index in order]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""Measuring this machine: distinct blocks and whole networks of a space, in a process of their own, to a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latency_tables.calibration import MIN_NETWORKS
+from latency_tables.errors import InvalidSettingError, UnstableMeasurementError
+from latency_tables.estimator import recalibrate_table
+from latency_tables.measure import QUICK_PLAN, MeasurePlan
+from latency_tables.probe import this_device
+from latency_tables.process import MeasureProcess
+from latency_tables.table import LatencyStats, LatencyTable, spec_to_dict
+from latency_tables.visits import WARN_DRIFT, Pace, Visit, summarise
+from supernet.spaces.costs import AdditiveCost, blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from supernet.spaces.arch import Arch
+    from supernet.spaces.blocks import BlockSpec
+    from supernet.spaces.space import SearchSpace
+
+# Archs tried for each chain; the one with the most blocks that are still wanted is taken.
+CHAIN_CANDIDATES = 24
+REPORT_EVERY = 20
+
+Key = tuple[str, int]
+
+
+def measure_table(
+    space: SearchSpace,
+    *,
+    device_id: str | None = None,
+    threads: int = 1,
+    plan: MeasurePlan = QUICK_PLAN,
+    seed: int = 0,
+    report: Callable[[str], None] | None = None,
+    blocks: Sequence[BlockSpec] | None = None,
+) -> LatencyTable:
+    """Measure this machine with ONNX Runtime at batch size 1.
+
+    Blocks are timed inside chains that are whole networks cut into blocks: each runs on the buffers and the caches
+    its predecessor left. Timed alone in a loop, blocks of a small network fit a cache that the network does not,
+    and their sums fell 30 % short on the machine this was written on. What an empty call costs inside the chain is
+    taken off. Whole networks that no chain used, timed in between as callers run them, give the calibration.
+
+    Args:
+        space: With the number of classes in use.
+        device_id: Name of the device; by default made of chip, cores and threads.
+        threads: Threads of one inference; the process is bound to as many CPUs.
+        plan: How long to measure.
+        seed: Of chains, networks, weights and inputs.
+        report: Called with a line of progress now and then; an exception it raises ends the measurement.
+        blocks: Only these blocks of the space, without a calibration.
+
+    Returns:
+        The table; `source` holds the plan, drift of the reference network, share of steady visits, and warnings.
+
+    Raises:
+        UnstableMeasurementError: The drift is above `plan.max_drift`, or too few visits were steady: no table is better
+            than a wrong one.
+        InvalidSettingError: A block does not belong to the space, or the plan has too few networks.
+        MeasurementError: The measuring process refuses or dies.
+    """
+    device = this_device(device_id, threads=threads)
+    rng = np.random.default_rng(seed)
+    wanted = space.distinct_blocks() if blocks is None else tuple(sorted(set(blocks)))
+    if blocks is None and 0 < plan.networks < MIN_NETWORKS:
+        raise InvalidSettingError(f"A calibration needs {MIN_NETWORKS} networks or none, the plan has {plan.networks}.")
+    chains = choose_chains(space, wanted, coverage=plan.coverage, rng=rng)
+    networks = [space.sample(rng) for _ in range(plan.networks if blocks is None else 0)]
+    bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=rng, report=report)
+    bench.run(chains=chains, networks=networks)
+    pace = bench.pace
+    if bench.steady_share < plan.min_steady_share:
+        raise UnstableMeasurementError(
+            f"Only {bench.steady_share:.0%} of the visits saw the machine at one speed, a table needs "
+            f"{plan.min_steady_share:.0%}. Stop other programs and measure again.",
+            drift=pace.drift,
+            steady_share=bench.steady_share,
+        )
+    positions: dict[BlockSpec, list[tuple[Visit, int]]] = {spec: [] for spec in wanted}
+    for index, arch in enumerate(chains):
+        for call, spec in enumerate(blocks_of(space, arch)):
+            if spec in positions:
+                positions[spec] += [(visit, call) for visit in bench.visits["chain", index]]
+    table = LatencyTable(
+        device=device,
+        space=space.name,
+        source=bench.provenance(device.runtime_version) | {"chains": len(chains)},
+        rows={spec: summarise(samples, pace) for spec, samples in positions.items()},
+    )
+    if not networks:
+        return table
+    steady = [index for index in range(len(networks)) if any(map(pace.is_steady, bench.visits["network", index]))]
+    # A network seen only while the machine was busy says nothing of the rows, unless nearly all were.
+    used = steady if len(steady) >= max(MIN_NETWORKS, len(networks) // 2) else range(len(networks))
+    measured = [bench.network_stats(index).value_ms for index in used]
+    return recalibrate_table(table, space, [networks[index] for index in used], measured_ms=measured)
+
+
+def measure_networks(
+    archs: Sequence[Arch],
+    space: SearchSpace,
+    *,
+    threads: int = 1,
+    plan: MeasurePlan = QUICK_PLAN,
+    seed: int = 0,
+    report: Callable[[str], None] | None = None,
+) -> list[LatencyStats]:
+    """Measure whole archs with random weights on this machine, in their order.
+
+    Raises:
+        InvalidArchError: An arch lies outside the space.
+        UnstableMeasurementError: The drift is above `plan.max_drift`.
+        MeasurementError: The measuring process refuses or dies.
+    """
+    if not archs:
+        return []
+    bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=np.random.default_rng(seed), report=report)
+    bench.run(chains=[], networks=archs)
+    return [bench.network_stats(index) for index in range(len(archs))]
+
+
+def measure_model(model: str | Path | bytes, *, threads: int = 1, plan: MeasurePlan = QUICK_PLAN) -> LatencyStats:
+    """Measure an ONNX file, or its bytes, on this machine; a symbolic batch dimension counts as 1.
+
+    The spread is that between `plan.rounds` bursts. There is no reference, so no drift is known.
+
+    Raises:
+        MeasurementError: The model cannot be loaded, or has inputs nobody can make up.
+        OSError: There is no such file.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx" if isinstance(model, bytes) else Path(model).resolve(strict=True)
+        if isinstance(model, bytes):
+            path.write_bytes(model)
+        setup = _setup(plan, threads=threads, seed=0, networks=[str(path)])
+        with MeasureProcess(setup) as process:
+            # The first burst warms up.
+            answers = [process.ask({"do": "network", "index": 0}) for _ in range(plan.rounds + 1)]
+    visits = [_visit(answer) for answer in answers[1:]]
+    return summarise([(visit, 0) for visit in visits], Pace.of(visits))
+
+
+def choose_chains(
+    space: SearchSpace, wanted: Sequence[BlockSpec], *, coverage: int, rng: np.random.Generator
+) -> list[Arch]:
+    """Choose archs so that each wanted block stands in at least `coverage` of them; deterministic given `rng`.
+
+    Raises:
+        InvalidSettingError: A block stands in no arch of the space.
+    """
+    number = {spec: index for index, spec in enumerate(space.distinct_blocks())}
+    foreign = [spec for spec in wanted if spec not in number]
+    if foreign:
+        raise InvalidSettingError(
+            f"'{space.name}' has no block {foreign[0]}; {len(foreign)} of those given are foreign."
+        )
+    places: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in number]
+    for index in range(len(space.positions)):
+        for choices, spec in space.blocks_at(index):
+            places[number[spec]].append((index, choices))
+    numbers = AdditiveCost(space, number.__getitem__).tables  # per position: number of the block by its choices
+    needed = np.zeros(len(number), np.int64)
+    needed[[number[spec] for spec in wanted]] = coverage
+    chains = []
+    while needed.max() > 0:
+        at = places[int(needed.argmax())]
+        index, choices = at[int(rng.integers(len(at)))]
+        position = space.positions[index]
+        rows = space.sample_rows(rng, CHAIN_CANDIDATES)
+        rows[:, space.genes_of(position)] = choices
+        if position.depth_gene >= 0:
+            rows[:, position.depth_gene] = len(space.genes[position.depth_gene].choices) - 1
+        rows = space.canonicalize_rows(rows)
+        active = space.active_blocks(rows)
+        walks = np.stack(
+            [
+                table[tuple(rows[:, gene] for gene in space.genes_of(place))].astype(np.int64)
+                for place, table in zip(space.positions, numbers, strict=True)
+            ],
+            axis=1,
+        )
+        best = int(np.argmax((active & (needed[walks] > 0)).sum(axis=1)))
+        held = np.unique(walks[best][active[best]])
+        needed[held] = np.maximum(needed[held] - 1, 0)
+        chains += space.from_rows(rows[best : best + 1])
+    return chains
+
+
+@dataclass
+class _Bench:
+    """One measurement: chains and networks visited in random order, then again where the machine was not steady."""
+
+    space: SearchSpace
+    plan: MeasurePlan
+    threads: int
+    seed: int
+    rng: np.random.Generator
+    report: Callable[[str], None] | None
+    visits: dict[Key, list[Visit]] = field(default_factory=dict)
+    cpus: list[int] = field(default_factory=list)
+
+    def run(self, *, chains: Sequence[Arch], networks: Sequence[Arch]) -> None:
+        """Measure everything; `UnstableMeasurementError` where the drift is above the plan's."""
+        reference = self.space.sample(np.random.default_rng(self.seed))
+        walks = [blocks_of(self.space, arch) for arch in (*chains, *networks, reference)]
+        blocks = sorted({spec for walk in walks for spec in walk})
+        number = {spec: index for index, spec in enumerate(blocks)}
+        lists: list[list[int] | str] = [[number[spec] for spec in walk] for walk in walks]
+        setup = _setup(self.plan, threads=self.threads, seed=self.seed, networks=lists[len(chains) : -1])
+        setup |= {
+            "blocks": [spec_to_dict(spec) for spec in blocks],
+            "chains": lists[: len(chains)],
+            "reference": lists[-1],
+        }
+        keys: list[Key] = [("chain", index) for index in range(len(chains))]
+        keys += [("network", index) for index in range(len(networks))]
+        self.visits = {key: [] for key in keys}
+        total = len(keys) * self.plan.rounds
+        self._say(f"measuring {len(chains)} chains of blocks and {len(networks)} networks, {total} visits")
+        with MeasureProcess(setup) as process:
+            self.cpus = process.cpus
+            for _ in range(self.plan.rounds):
+                self._round(process, keys, total)
+            for _ in range(self.plan.extra_rounds):
+                pace = self.pace
+                unsteady = [key for key in keys if not any(map(pace.is_steady, self.visits[key]))]
+                if not unsteady:
+                    break
+                total += len(unsteady)
+                self._say(f"the machine was busy: {len(unsteady)} chains and networks are visited again")
+                self._round(process, unsteady, total)
+        drift = self.pace.drift
+        if drift > self.plan.max_drift:
+            raise UnstableMeasurementError(
+                f"The reference network took up to {drift:.2f} times its fastest latency, allowed are "
+                f"{self.plan.max_drift:.2f}. Stop other programs and measure again.",
+                drift=drift,
+                steady_share=self.steady_share,
+            )
+
+    @property
+    def pace(self) -> Pace:
+        """The machine's speed over all visits."""
+        return Pace.of(visit for visits in self.visits.values() for visit in visits)
+
+    @property
+    def steady_share(self) -> float:
+        """Share of the visits that count."""
+        pace = self.pace
+        return float(np.mean([pace.is_steady(visit) for visits in self.visits.values() for visit in visits]))
+
+    def network_stats(self, index: int) -> LatencyStats:
+        """Latency of a network that was visited."""
+        return summarise([(visit, 0) for visit in self.visits["network", index]], self.pace)
+
+    def provenance(self, runtime_version: str) -> dict[str, Any]:
+        """What a table says about this measurement."""
+        pace = self.pace
+        never = sum(not any(map(pace.is_steady, visits)) for visits in self.visits.values())
+        warnings = []
+        if pace.drift > WARN_DRIFT:
+            warnings.append(f"the reference network drifted by a factor of {pace.drift:.2f}")
+        if never:
+            warnings.append(f"{never} chains or networks had no steady visit")
+        return {
+            "method": "blocks timed inside chains, empty calls taken off, ONNX Runtime "
+            f"{runtime_version} CPU provider, random weights, median",
+            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "licence": "Apache-2.0",
+            "plan": self.plan.to_dict(),
+            "seed": self.seed,
+            "cpus": len(self.cpus),
+            "reference_ms": pace.usual_ms,
+            "drift": pace.drift,
+            "steady_share": self.steady_share,
+            "warnings": warnings,
+        }
+
+    def _round(self, process: MeasureProcess, keys: Sequence[Key], total: int) -> None:
+        for place in self.rng.permutation(len(keys)):
+            kind, index = keys[place]
+            self.visits[kind, index].append(_visit(process.ask({"do": kind, "index": index})))
+            done = sum(map(len, self.visits.values()))
+            if done % REPORT_EVERY == 0 or done == total:
+                self._say(f"{done} of {total} visits")
+
+    def _say(self, line: str) -> None:
+        if self.report is not None:
+            self.report(line)
+
+
+def _setup(plan: MeasurePlan, *, threads: int, seed: int, networks: Sequence[list[int] | str]) -> dict[str, Any]:
+    return {
+        "threads": threads,
+        "batch_size": 1,
+        "seed": seed,
+        "plan": plan.to_dict(),
+        "blocks": [],
+        "chains": [],
+        "networks": list(networks),
+        "reference": None,
+    }
+
+
+def _visit(answer: dict[str, Any]) -> Visit:
+    return Visit(tuple(answer["ms"]), tuple(answer["spread_ms"]), answer["runs"], tuple(answer["reference_ms"]))

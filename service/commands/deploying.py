@@ -1,0 +1,69 @@
+"""`tailor export` and `tailor verify`: an arch to a deployment folder, and the folder checked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands.output import JsonFlag, note, print_json
+
+
+def export(
+    supernet: Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")],
+    arch: Annotated[Path, typer.Option(help="JSON file of an arch, or of a search answer.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and manifest.json.")],
+    *,
+    precision: Annotated[str, typer.Option(help="Only fp32 so far.")] = "fp32",
+    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 18,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Folder of your own images for BN recalibration; by default the bundle's anchors."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one subnet as verified ONNX."""
+    import json
+
+    from supernet.deployment import build_deployment
+    from supernet.errors import InvalidArchError
+    from supernet.spaces.arch import Arch
+
+    try:
+        document = json.loads(arch.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise InvalidArchError(f"'{arch}' is no JSON: {error}.") from error
+    chosen = Arch.from_dict(document["arch"] if isinstance(document, dict) and "arch" in document else document)
+    manifest = build_deployment(
+        supernet,
+        chosen,
+        out,
+        opset=opset,
+        precision=precision,
+        calibration=calibration,
+        report=lambda share, stage: note(f"{share:4.0%} {stage}"),
+    )
+    if as_json:
+        print_json(manifest)
+    else:
+        parity = manifest["parity"]
+        note(f"{out / 'model.onnx'}: {manifest['model']['size_bytes']:,} bytes, sha256 {manifest['model']['sha256']}")
+        note(f"ONNX Runtime against torch: at most {parity['max_abs_diff']:.1e} apart on {parity['images']} images.")
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a deployment.")],
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a deployment folder: hashes, graph, shapes and logits. Needs no torch."""
+    from dataclasses import asdict
+
+    from supernet.export.verify import verify_deployment
+
+    report = asdict(verify_deployment(folder))
+    if as_json:
+        print_json(report)
+    else:
+        note(f"{folder} verifies: " + ", ".join(f"{name} {value}" for name, value in report.items()))

@@ -1,0 +1,164 @@
+"""`tailor profile` and `tailor table`: measure this machine; import, check and judge latency tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.output import JsonFlag, note, print_json, print_table
+from service.commands.spaces import SpaceName
+
+if TYPE_CHECKING:
+    from latency_tables.estimator import LatencyEstimator
+    from supernet.spaces.arch import Arch
+
+app = typer.Typer(no_args_is_help=True)
+TablePath = Annotated[Path, typer.Argument(help="Latency table, JSON or CSV.")]
+OutPath = Annotated[Path, typer.Option("--out", "-o", help="File to write; its ending chooses JSON or CSV.")]
+DeviceId = Annotated[str | None, typer.Option("--device", help="Name of the device.")]
+
+
+def profile(
+    out: OutPath,
+    *,
+    supernet: Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")] = "cifar_mbv3",
+    runtime: Annotated[str, typer.Option(help="Only onnxruntime so far.")] = "onnxruntime",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one inference.")] = 1,
+    device: DeviceId = None,
+    quick: Annotated[bool, typer.Option("--quick", help="About a minute; noisier.")] = False,
+    server: Annotated[str | None, typer.Option(help="Register the table with this service.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the measured networks.")] = 0,
+) -> None:
+    """Measure this machine and write its latency table."""
+    from latency_tables.build import measure_table
+    from latency_tables.errors import InvalidSettingError
+    from latency_tables.measure import FULL_PLAN, QUICK_PLAN
+    from latency_tables.table import save_table
+    from supernet.bundle import open_bundle
+
+    if runtime != "onnxruntime":
+        raise InvalidSettingError(f"'--runtime' must be 'onnxruntime', got '{runtime}'.")
+    table = measure_table(
+        open_bundle(supernet).space,
+        device_id=device,
+        threads=threads,
+        plan=QUICK_PLAN if quick else FULL_PLAN,
+        seed=seed,
+        report=note,
+    )
+    save_table(table, out)
+    for warning in table.source["warnings"]:
+        note(f"Warning: {warning}.")
+    note(f"{len(table.rows)} rows for device '{table.device.device_id}' written to {out}.")
+    if server:
+        _register(out, server.rstrip("/"), device_id=table.device.device_id, space=table.space)
+
+
+@app.command("import")
+def import_table(
+    source: Annotated[Path, typer.Argument(help="Folder of `<resolution>_lookup_table.yaml` files.")],
+    space: SpaceName,
+    device: Annotated[str, typer.Option("--device", help="Name of the device.")],
+    out: OutPath,
+) -> None:
+    """Turn published once-for-all latency tables into one of ours."""
+    from latency_tables.convert import import_ofa_tables
+    from latency_tables.table import save_table
+    from supernet.spaces.presets import load_space
+
+    table = import_ofa_tables(source, load_space(space), device)
+    save_table(table, out)
+    note(f"{len(table.rows)} rows for device '{device}' written to {out}.")
+
+
+@app.command()
+def check(table: TablePath, *, as_json: JsonFlag = False) -> None:
+    """Report what a table lacks and what looks wrong in it."""
+    from latency_tables.check import check_table
+    from latency_tables.table import load_table
+    from supernet.spaces.presets import load_space
+
+    loaded = load_table(table)
+    report = check_table(loaded, load_space(loaded.space)).to_dict()
+    if as_json:
+        print_json(report)
+    else:
+        print_table(["figure", "value"], list(report.items()))
+    if report["errors"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def estimate(
+    table: TablePath,
+    archs: Annotated[Path, typer.Option(help="CSV of archs: columns ks,e,d,r and, where elastic, w.")],
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Estimate the latency of every arch in a CSV file."""
+    estimator, read, _ = _read(table, archs)
+    estimates = [
+        {
+            "arch_id": arch.arch_id,
+            "latency_ms": {"estimated": entry.estimated_ms, "low": entry.low_ms, "high": entry.high_ms},
+        }
+        for arch, entry in zip(read, estimator.estimate(read), strict=True)
+    ]
+    if as_json:
+        print_json(estimates)
+        return
+    rows = [(e["arch_id"], *(f"{value:.4f}" for value in e["latency_ms"].values())) for e in estimates]  # type: ignore[attr-defined]
+    print_table(["arch_id", "estimated ms", "low", "high"], rows)
+
+
+@app.command()
+def evaluate(
+    table: TablePath,
+    measured: Annotated[Path, typer.Option(help="CSV of archs with the column latency_ms.")],
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a table's estimates with measured networks."""
+    from latency_tables.agreement import check_agreement
+    from latency_tables.errors import InvalidSettingError
+
+    estimator, read, columns = _read(table, measured)
+    try:
+        latencies = [float(row["latency_ms"]) for row in columns]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidSettingError(f"'{measured}' needs a number in the column 'latency_ms': {error!r}.") from error
+    report = check_agreement(estimator, read, latencies).to_dict()
+    if as_json:
+        print_json(report)
+    else:
+        print_table(["figure", "value"], list(report.items()))
+
+
+def _read(table: Path, archs: Path) -> tuple[LatencyEstimator, list[Arch], list[dict[str, str]]]:
+    from latency_tables.estimator import LatencyEstimator
+    from latency_tables.table import load_table
+    from supernet.spaces.arch_csv import read_archs
+    from supernet.spaces.presets import load_space
+
+    loaded = load_table(table)
+    space = load_space(loaded.space)
+    read = read_archs(archs, space)
+    return LatencyEstimator(loaded, space), [arch for arch, _ in read], [row for _, row in read]
+
+
+def _register(table: Path, server: str, *, device_id: str, space: str) -> None:
+    import httpx
+
+    from latency_tables.errors import MeasurementError
+
+    url = f"{server}/v1/devices/{device_id}/tables/{space}"
+    kind = "text/csv" if table.suffix == ".csv" else "application/json"
+    try:
+        response = httpx.put(url, content=table.read_bytes(), headers={"content-type": kind}, timeout=60)
+    except httpx.HTTPError as error:
+        raise MeasurementError(f"The table is in '{table}', but {url} cannot be reached: {error}.") from error
+    if response.is_error:
+        raise MeasurementError(f"The table is in '{table}', but {url} refused it: {response.text}")
+    note(f"Registered as version {response.json()['version']} of {url}.")

@@ -1,0 +1,61 @@
+"""`tailor train`: a config and images to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.commands.output import note, progress_bar
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file of settings; see examples/train/.")],
+    data: Annotated[Path, typer.Option(help="Folder of parquet files, or with one folder of images per class.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, population and bundle.")] = Path(
+        "runs/train"
+    ),
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    population: Annotated[int, typer.Option(min=20, help="Subnets to evaluate for the accuracy predictor.")] = 250,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")] = 0,
+) -> None:
+    """Train a supernet, evaluate a population, fit the predictor and write the bundle to OUT/bundle."""
+    import torch
+
+    from supernet.bundling import build_bundle
+    from supernet.data.splits import load_splits
+    from supernet.spaces.presets import load_space
+    from supernet.training.config import load_config
+    from supernet.training.loop import StepReport
+    from supernet.training.loop import train as train_supernet
+
+    if threads:
+        torch.set_num_threads(threads)
+    settings = load_config(config)
+    size = max(load_space(settings.space).resolutions)
+    note(f"Reading {data} …")
+    splits = load_splits(data, size=size, validation_images=settings.validation_images, seed=settings.seed)
+    note(
+        f"{len(splits.train)} training and {len(splits.validation)} validation images "
+        f"of {len(splits.train.classes)} classes."
+    )
+    with progress_bar("Training") as update:
+
+        def show(step: StepReport) -> None:
+            update(step.step, step.steps, f"epoch {step.epoch}, loss {step.loss:.3f}")
+
+        supernet = train_supernet(settings, splits.train, out, resume=resume, report=show)
+    with progress_bar("Population") as update:
+        bundle = build_bundle(
+            supernet,
+            splits,
+            out,
+            name=settings.space,
+            archs=population,
+            seed=settings.seed,
+            training={"dataset": data.resolve().name, "images": len(splits.train), **settings.to_dict()},
+            report=lambda done, total: update(done, total, ""),
+        )
+    note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")

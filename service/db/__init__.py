@@ -1,0 +1,1 @@
+"""The database: engine and sessions, models, queries, migrations. Only `engine.session_scope` commits."""

@@ -1,0 +1,270 @@
+"""All queries of the API. Functions take a session, never commit, and name what they read.
+
+Lists are keyset pages: newest first by (created_at, id), so that what is inserted meanwhile shifts no later page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from sqlalchemy import and_, delete, exists, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
+
+from service.db.models import Base, Deployment, Device, Job, LatencyTableVersion, Search, Supernet
+from service.errors import ConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Select
+    from sqlalchemy.orm import InstrumentedAttribute, Session
+
+Item = TypeVar("Item")
+
+
+class PageKey(NamedTuple):
+    """Where a page ends: the last item's time and id."""
+
+    created_at: datetime
+    item_id: str
+
+
+class PageRequest(NamedTuple):
+    """How many items, after which one."""
+
+    limit: int
+    after: PageKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Items of one page, and the key the next page starts after; None on the last one."""
+
+    items: list[Item]
+    next_key: PageKey | None
+
+
+class TableRef(NamedTuple):
+    """One version of a latency table, without its document."""
+
+    device_id: str
+    space: str
+    version: int
+    document_sha256: str
+    created_at: datetime
+
+
+def insert(session: Session, row: Base) -> None:
+    """Insert a row now, so that a broken constraint shows here.
+
+    Raises:
+        ConflictError: Another request inserted the same key, or deleted what the row refers to, at the same time.
+    """
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise ConflictError(
+            f"Another request changed the {row.__tablename__} this one needs at the same time. Ask again.",
+        ) from error
+
+
+# ---------------------------------------------------------------------------- supernets
+
+
+def find_supernet(session: Session, supernet_id: str) -> Supernet | None:
+    """One supernet, or None."""
+    return session.get(Supernet, supernet_id)
+
+
+def find_default_supernet(session: Session) -> Supernet | None:
+    """The supernet of requests that name none, or None."""
+    return session.scalars(select(Supernet).where(Supernet.is_default)).one_or_none()
+
+
+def list_supernets(session: Session, page: PageRequest) -> Page[Supernet]:
+    """One page of supernets."""
+    return _page(session, select(Supernet), page, model=Supernet, key=Supernet.supernet_id)
+
+
+def list_supernet_ids(session: Session) -> list[str]:
+    """Every supernet's id, sorted: for error messages."""
+    return list(session.scalars(select(Supernet.supernet_id).order_by(Supernet.supernet_id)))
+
+
+# ---------------------------------------------------------------------------- devices and tables
+
+
+def find_device(session: Session, device_id: str) -> Device | None:
+    """One device, or None."""
+    return session.get(Device, device_id)
+
+
+def list_devices(session: Session, page: PageRequest) -> Page[Device]:
+    """One page of devices."""
+    return _page(session, select(Device), page, model=Device, key=Device.device_id)
+
+
+def delete_device(session: Session, device_id: str) -> None:
+    """Delete a device; the database deletes its tables and searches with it."""
+    session.execute(delete(Device).where(Device.device_id == device_id))
+
+
+def list_latest_tables(session: Session, device_ids: Sequence[str]) -> dict[str, list[TableRef]]:
+    """The newest table of each space, by device, the spaces sorted."""
+    newest = (
+        select(
+            LatencyTableVersion.device_id, LatencyTableVersion.space, func.max(LatencyTableVersion.version).label("top")
+        )
+        .where(LatencyTableVersion.device_id.in_(device_ids))
+        .group_by(LatencyTableVersion.device_id, LatencyTableVersion.space)
+        .subquery()
+    )
+    query = (
+        _select_refs()
+        .join(
+            newest,
+            and_(
+                LatencyTableVersion.device_id == newest.c.device_id,
+                LatencyTableVersion.space == newest.c.space,
+                LatencyTableVersion.version == newest.c.top,
+            ),
+        )
+        .order_by(LatencyTableVersion.device_id, LatencyTableVersion.space)
+    )
+    tables: dict[str, list[TableRef]] = {device_id: [] for device_id in device_ids}
+    for row in session.execute(query):
+        tables[row.device_id].append(TableRef(*row))
+    return tables
+
+
+def find_table(session: Session, device_id: str, *, space: str, version: int | None = None) -> TableRef | None:
+    """One version of a table, the newest where none is named; None where there is none."""
+    query = _select_refs().where(LatencyTableVersion.device_id == device_id, LatencyTableVersion.space == space)
+    if version is not None:
+        query = query.where(LatencyTableVersion.version == version)
+    row = session.execute(query.order_by(LatencyTableVersion.version.desc()).limit(1)).one_or_none()
+    return None if row is None else TableRef(*row)
+
+
+def load_table_document(session: Session, table: TableRef) -> dict[str, Any]:
+    """The stored document of a version."""
+    query = select(LatencyTableVersion.document).where(
+        LatencyTableVersion.device_id == table.device_id,
+        LatencyTableVersion.space == table.space,
+        LatencyTableVersion.version == table.version,
+    )
+    document: dict[str, Any] = session.execute(query).scalar_one()
+    return document
+
+
+def list_other_tables(session: Session, space: str, *, but_not: str, limit: int) -> list[TableRef]:
+    """The newest version of a space's table of every other device, the latest stored first."""
+    newer = aliased(LatencyTableVersion)
+    query = (
+        _select_refs()
+        .where(LatencyTableVersion.space == space, LatencyTableVersion.device_id != but_not)
+        .where(
+            ~exists().where(
+                newer.device_id == LatencyTableVersion.device_id,
+                newer.space == LatencyTableVersion.space,
+                newer.version > LatencyTableVersion.version,
+            )
+        )
+        .order_by(LatencyTableVersion.created_at.desc(), LatencyTableVersion.device_id)
+    )
+    return [TableRef(*row) for row in session.execute(query.limit(limit))]
+
+
+def has_table_document(session: Session, device_id: str, *, space: str, document_sha256: str) -> bool:
+    """Whether any version of the table holds exactly this document."""
+    query = select(LatencyTableVersion.version).where(
+        LatencyTableVersion.device_id == device_id,
+        LatencyTableVersion.space == space,
+        LatencyTableVersion.document_sha256 == document_sha256,
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
+# ---------------------------------------------------------------------------- searches
+
+
+def find_search(session: Session, search_id: str) -> Search | None:
+    """One search, or None."""
+    return session.get(Search, search_id)
+
+
+def list_searches(session: Session, page: PageRequest) -> Page[Search]:
+    """One page of searches."""
+    return _page(session, select(Search), page, model=Search, key=Search.search_id)
+
+
+# ---------------------------------------------------------------------------- deployments and jobs
+
+
+def find_deployment(session: Session, deployment_id: str) -> tuple[Deployment, Job] | None:
+    """One deployment with its job, or None."""
+    row = session.execute(_select_deployments().where(Deployment.deployment_id == deployment_id)).one_or_none()
+    return None if row is None else (row.Deployment, row.Job)
+
+
+def list_deployments(session: Session, page: PageRequest) -> Page[tuple[Deployment, Job]]:
+    """One page of deployments with their jobs."""
+    found = _page(session, select(Deployment), page, model=Deployment, key=Deployment.deployment_id)
+    jobs = {
+        job.job_id: job
+        for job in session.scalars(select(Job).where(Job.job_id.in_([item.job_id for item in found.items])))
+    }
+    return Page([(item, jobs[item.job_id]) for item in found.items], found.next_key)
+
+
+def newest_deployments(session: Session, search_ids: Sequence[str]) -> dict[str, tuple[Deployment, Job]]:
+    """By search: the newest deployment made from it, with its job; searches without one are absent."""
+    query = _select_deployments().where(Deployment.search_id.in_(search_ids))
+    ordered = session.execute(query.order_by(Deployment.created_at, Deployment.deployment_id))
+    return {str(row.Deployment.search_id): (row.Deployment, row.Job) for row in ordered}
+
+
+def find_job(session: Session, job_id: str) -> Job | None:
+    """One job, or None."""
+    return session.get(Job, job_id)
+
+
+def list_jobs(session: Session, page: PageRequest) -> Page[Job]:
+    """One page of jobs."""
+    return _page(session, select(Job), page, model=Job, key=Job.job_id)
+
+
+# ---------------------------------------------------------------------------- private
+
+
+def _select_refs() -> Select[str, str, int, str, datetime]:
+    return select(
+        LatencyTableVersion.device_id,
+        LatencyTableVersion.space,
+        LatencyTableVersion.version,
+        LatencyTableVersion.document_sha256,
+        LatencyTableVersion.created_at,
+    )
+
+
+def _select_deployments() -> Select[Deployment, Job]:
+    return select(Deployment, Job).join(Job, Deployment.job_id == Job.job_id)
+
+
+def _page(
+    session: Session, query: Select[Item], page: PageRequest, *, model: Any, key: InstrumentedAttribute[str]
+) -> Page[Item]:
+    """Read one item more than asked for: it tells whether there is a next page."""
+    created: InstrumentedAttribute[datetime] = model.created_at
+    if page.after is not None:
+        at, item_id = page.after
+        query = query.where(or_(created < at, and_(created == at, key < item_id)))
+    items = list(session.scalars(query.order_by(created.desc(), key.desc()).limit(page.limit + 1)))
+    if len(items) <= page.limit:
+        return Page(items, None)
+    last = items[page.limit - 1]
+    return Page(items[: page.limit], PageKey(getattr(last, created.key), getattr(last, key.key)))

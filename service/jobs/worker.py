@@ -1,0 +1,284 @@
+"""The worker: takes jobs from the queue, has the child do them, and records what came of them.
+
+Exactly one result per job, whatever is killed when: each attempt has a number, files go under a key with that number,
+and everything that is written is written only while the row still holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from service.artifacts import ArtifactStore
+from service.db import job_repository
+from service.db.engine import DatabaseError, build_engine, session_factory, session_scope
+from service.db.job_repository import Signal
+from service.db.migrate import upgrade
+from service.errors import ServiceError, status_and_code
+from service.jobs.folder_lock import folder_lock
+from service.jobs.handlers.registry import HANDLERS
+from service.jobs.queue import JobQueue
+from service.jobs.states import JobKind, JobState
+from service.jobs.warm_child import OutcomeKind, WarmChild
+from service.logs import configure_logging, log_fields
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from service.db.models import Job
+    from service.jobs.handlers.registry import Handler
+    from service.jobs.warm_child import ChildOutcome
+
+LOST_JOBS_S = 10.0
+"""Seconds between two looks for jobs the queue will not run."""
+PROGRESS_S = 0.5
+"""Seconds between two writes of the progress within one stage."""
+_STOP_S = 10.0
+_WORK = "work"
+
+_log = logging.getLogger(__name__)
+
+
+def run_worker(
+    settings: Settings,
+    *,
+    stop: threading.Event | None = None,
+    handlers: Mapping[JobKind, Handler] = HANDLERS,
+) -> None:
+    """Execute jobs until told to stop. The job in progress then goes back to the queue.
+
+    Args:
+        settings: Where the data lies, and the limits of a job.
+        stop: Ends the worker; by default SIGTERM and SIGINT do, which needs the main thread.
+        handlers: What to do per kind of job.
+
+    Raises:
+        ConflictError: Another worker runs on this data folder.
+        StorageError: The folder, the database or the artefact store cannot be used.
+    """
+    stop = stop or stop_on_signals()
+    with folder_lock(settings.data_dir, "worker"):
+        upgrade(settings)
+        work = settings.data_dir / _WORK
+        shutil.rmtree(work, ignore_errors=True)  # of a worker that was killed
+        work.mkdir()
+        engine = build_engine(settings)
+        queue = JobQueue(settings, engine)
+        worker = Worker(settings, engine, stop=stop, handlers=handlers)
+        try:
+            worker.prepare()
+            queue.reenqueue_lost()
+            queue.start(worker.execute)
+            _log.info("worker ready")
+            while not stop.wait(LOST_JOBS_S):
+                _reenqueue_lost(queue)
+            worker.wait()
+        finally:
+            queue.close()
+            worker.close()
+            engine.dispose()
+    _log.info("worker stopped")
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set. Only in the main thread."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
+
+
+class Worker:
+    """Executes one job at a time.
+
+    Args:
+        settings: The limits of a job.
+        engine: The database, migrated.
+        stop: When set, the job in progress goes back to the queue.
+        handlers: What to do per kind of job.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: Engine, *, stop: threading.Event, handlers: Mapping[JobKind, Handler]
+    ) -> None:
+        self._settings = settings
+        self._factory = session_factory(engine)
+        self._store = ArtifactStore(settings.effective_artifacts_url)
+        self._stop = stop
+        self._handlers = handlers
+        self._child = WarmChild([handler.module for handler in handlers.values()])
+        self._lane = threading.Lock()
+
+    def prepare(self) -> None:
+        """Start the child, so that the first job finds it warm."""
+        self._child.prepare()
+
+    def execute(self, job_id: str) -> None:
+        """Bring a job to its end: attempt after attempt while the child crashes, up to the limit of the settings.
+
+        Does nothing for a job that is finished. Errors of the database are not the job's: they are raised, and the
+        job is queued again later.
+        """
+        interruption = ""
+        with self._lane, log_fields(job_id=job_id):
+            while not self._stop.is_set():
+                with session_scope(self._factory) as session:
+                    job = job_repository.begin_attempt(
+                        session, job_id, max_attempts=self._settings.max_attempts, interruption=interruption
+                    )
+                if job is None:
+                    return
+                with log_fields(attempt=job.attempt):
+                    interruption = self._attempt(job)
+                if not interruption:
+                    break
+            # Warm again before the next job, not with it.
+            if not self._stop.is_set():
+                self._child.prepare()
+
+    def wait(self) -> None:
+        """Wait until the job in progress has gone back to the queue, but not for ever."""
+        if self._lane.acquire(timeout=_STOP_S):
+            self._lane.release()
+
+    def close(self) -> None:
+        """Kill the child."""
+        self._child.close()
+
+    def _attempt(self, job: Job) -> str:
+        """Run one attempt and record it; returns what interrupted it, empty when nothing did."""
+        out = self._settings.data_dir / _WORK / f"{job.job_id}-{job.attempt}" / "out"
+        try:
+            handler = self._handlers[JobKind(job.kind)]
+            out.parent.mkdir(parents=True)
+            for earlier in range(1, job.attempt):
+                self._store.delete_prefix(f"{handler.prefix(job.payload)}/{earlier}")
+            return self._record(job, handler, out, self._ask_child(job, handler, out))
+        except DatabaseError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
+            _log.exception("the worker failed to do the job")
+            code = status_and_code(error)[1]
+            known = isinstance(error, ServiceError)
+            message = str(error) if known else f"Unexpected {type(error).__name__}; the worker's log has the details."
+            self._finish(job, JobState.FAILED, error={"code": code, "message": message})
+            return ""
+        finally:
+            shutil.rmtree(out.parent, ignore_errors=True)
+
+    def _ask_child(self, job: Job, handler: Handler, out: Path) -> ChildOutcome:
+        request = {
+            "job_id": job.job_id,
+            "attempt": job.attempt,
+            "target": handler.target,
+            "payload": job.payload,
+            "out_dir": str(out),
+        }
+        _log.info("attempt started", extra={"kind": job.kind})
+        return self._child.run(
+            request,
+            on_progress=_ProgressWriter(self, job),
+            should_stop=lambda: self._stop.is_set() or self._signal(job) is not Signal.CONTINUE,
+            poll_s=self._settings.job_poll_s,
+            timeout_s=self._settings.job_timeout_s,
+        )
+
+    def _record(self, job: Job, handler: Handler, out: Path, outcome: ChildOutcome) -> str:
+        match outcome.kind:
+            case OutcomeKind.SUCCEEDED:
+                self._publish(job, handler, out, outcome.result)
+            case OutcomeKind.FAILED:
+                self._finish(job, JobState.FAILED, error=outcome.error)
+            case OutcomeKind.TIMED_OUT:
+                limit = self._settings.job_timeout_s
+                message = f"The job took longer than {limit:g} s. Raise TAILOR_JOB_TIMEOUT_S or ask for less work."
+                self._finish(job, JobState.FAILED, error={"code": "timed_out", "message": message})
+            case OutcomeKind.STOPPED:
+                # Becomes cancelled where that was asked for, and nothing where another attempt took over.
+                self._finish(job, JobState.QUEUED)
+            case OutcomeKind.CRASHED:
+                _log.warning("the attempt was interrupted: %s", outcome.detail)
+                return outcome.detail
+        return ""
+
+    def _publish(self, job: Job, handler: Handler, out: Path, result: dict[str, Any]) -> None:
+        prefix = f"{handler.prefix(job.payload)}/{job.attempt}"
+        for path in sorted(path for path in out.rglob("*") if path.is_file()):
+            self._store.put_file(f"{prefix}/{path.relative_to(out).as_posix()}", path)
+        with session_scope(self._factory) as session:
+            state = job_repository.finish_attempt(session, job.job_id, job.attempt, state=JobState.SUCCEEDED)
+            if state is JobState.SUCCEEDED:
+                handler.record(session, job.payload, prefix=prefix, result=result)
+        _log.info("attempt ended", extra={"state": state or "superseded"})
+        if state is not JobState.SUCCEEDED:
+            self._store.delete_prefix(prefix)
+
+    def _finish(self, job: Job, state: JobState, *, error: dict[str, Any] | None = None) -> None:
+        with session_scope(self._factory) as session:
+            found = job_repository.finish_attempt(session, job.job_id, job.attempt, state=state, error=error)
+        _log.info("attempt ended", extra={"state": found or "superseded", "error": error})
+
+    def _signal(self, job: Job) -> Signal:
+        with session_scope(self._factory, write=False) as session:
+            return job_repository.read_signal(session, job.job_id, job.attempt)
+
+    def report_progress(self, job: Job, share: float, stage: str) -> None:
+        """Write how far an attempt is."""
+        with session_scope(self._factory) as session:
+            job_repository.report_progress(session, job.job_id, job.attempt, share=share, stage=stage)
+
+
+class _ProgressWriter:
+    """Passes on the first report of a stage, and then one every `PROGRESS_S`."""
+
+    def __init__(self, worker: Worker, job: Job) -> None:
+        self._worker = worker
+        self._job = job
+        self._stage: str | None = None
+        self._next = 0.0
+
+    def __call__(self, share: float, stage: str) -> None:
+        now = time.monotonic()
+        if stage != self._stage or now >= self._next:
+            self._stage, self._next = stage, now + PROGRESS_S
+            self._worker.report_progress(self._job, share, stage)
+
+
+def _reenqueue_lost(queue: JobQueue) -> None:
+    try:
+        if lost := queue.reenqueue_lost():
+            _log.warning("queued %d lost jobs again", len(lost), extra={"job_ids": lost})
+    except DatabaseError:
+        _log.exception("the database cannot be used; trying again in %g s", LOST_JOBS_S)
+
+
+def main() -> int:
+    """A worker that lives as long as its supervisor: settings come as JSON on stdin, which then stays open."""
+    settings = Settings.model_validate_json(sys.stdin.readline())
+    configure_logging()
+    stop = stop_on_signals()
+
+    def watch_supervisor() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=watch_supervisor, daemon=True).start()
+    try:
+        run_worker(settings, stop=stop)
+    except ServiceError as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Latency tables: checked, stored as immutable versions, read in any version."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from latency_tables.check import TableReport, check_table
+from latency_tables.errors import TableFormatError
+from latency_tables.table import LatencyTable
+from service.db import repositories
+from service.db.models import LatencyTableVersion
+from service.errors import InvalidRequestError, NotFoundError
+from service.usecases.devices import get_device, register_device
+from service.usecases.supernets import get_space
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from service.db.repositories import TableRef
+
+# Tables of other devices that a new one is compared with.
+_MAX_COMPARED = 20
+
+
+def check_registration(session: Session, table: LatencyTable, *, device_id: str, space: str) -> TableReport:
+    """Check a table against where it is to be stored, its space and the tables of other devices. Stores nothing.
+
+    Raises:
+        NotFoundError: `unknown_space`.
+        InvalidRequestError: `path_mismatch`; or `refused_table`, with the report: the table is of no use.
+        TableFormatError: A text in `source` cannot be stored.
+    """
+    known_space = get_space(space)
+    for name, given, wanted in (("device", table.device.device_id, device_id), ("space", table.space, space)):
+        if given != wanted:
+            raise InvalidRequestError(
+                f"The table's {name} is {given[:80]!r}, the path says {wanted[:80]!r}. PUT it to "
+                "/v1/devices/{its device}/tables/{its space}.",
+                code="path_mismatch",
+            )
+    try:
+        json.dumps(dict(table.source), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise TableFormatError(f"A text in 'source' holds half a surrogate pair: {error.reason}.") from error
+    compared = repositories.list_other_tables(session, space, but_not=device_id, limit=_MAX_COMPARED)
+    others = [LatencyTable.from_dict(repositories.load_table_document(session, other)) for other in compared]
+    report = check_table(table, known_space, others=others)
+    if report.errors:
+        raise InvalidRequestError(
+            f"The table cannot be used: {' '.join(report.errors)} Nothing was stored.",
+            code="refused_table",
+            report=report.to_dict(),
+        )
+    return report
+
+
+def register_table(session: Session, table: LatencyTable) -> tuple[TableRef, bool]:
+    """Store a checked table as the newest version; creates its device.
+
+    Returns:
+        The version, and whether it is new: the newest version once more is not stored again.
+
+    Raises:
+        ConflictError: `device_mismatch`.
+    """
+    device, _ = register_device(session, table.device)
+    newest = repositories.find_table(session, device.device_id, space=table.space)
+    if newest is not None and newest.document_sha256 == table.fingerprint:
+        return newest, False
+    row = LatencyTableVersion(
+        device_id=device.device_id,
+        space=table.space,
+        version=1 if newest is None else newest.version + 1,
+        document=table.to_dict(),
+        document_sha256=table.fingerprint,
+    )
+    repositories.insert(session, row)
+    ref = repositories.TableRef(row.device_id, row.space, row.version, row.document_sha256, row.created_at)
+    return ref, True
+
+
+def get_table(session: Session, device_id: str, space: str, *, version: int | None) -> tuple[TableRef, LatencyTable]:
+    """One version of a table, the newest for None.
+
+    Raises:
+        NotFoundError: `unknown_device`, `unknown_space` or `unknown_table`.
+    """
+    get_device(session, device_id)
+    get_space(space)
+    found = repositories.find_table(session, device_id, space=space, version=version)
+    if found is None:
+        which = "no latency table" if version is None else f"no version {version} of a latency table"
+        raise NotFoundError(
+            f"Device '{device_id}' has {which} for space '{space}'. GET /v1/devices/{device_id} lists its tables.",
+            code="unknown_table",
+        )
+    return found, LatencyTable.from_dict(repositories.load_table_document(session, found))

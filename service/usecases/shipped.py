@@ -1,0 +1,86 @@
+"""What comes with the package: supernet bundles and latency tables, registered when the service starts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from latency_tables.table import LatencyTable, parse_table
+from service.db import repositories
+from service.db.models import Supernet
+from service.usecases.catalog import SHIPPED
+from service.usecases.latency_tables import register_table
+from supernet.bundle import DEFAULT_BUNDLE, Bundle, open_bundle, shipped_bundles
+from supernet.predictors.accuracy import load_predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from sqlalchemy.orm import Session
+
+logger = logging.getLogger(__name__)
+
+
+def register_shipped(session: Session) -> None:
+    """Register every shipped bundle and table; what is registered already is left alone.
+
+    A shipped bundle that changed with an update takes the place of the old one. A shipped table becomes a new version
+    only if no stored version equals it: a table somebody measured since stays the newest.
+
+    Raises:
+        InvalidBundleError: A shipped bundle is damaged.
+        TableFormatError: A shipped table is damaged.
+        ConflictError: A shipped table's device id is taken by other hardware.
+    """
+    for name in shipped_bundles():
+        _register_bundle(session, name, open_bundle(name))
+    for table in shipped_tables():
+        device_id = table.device.device_id
+        if not repositories.has_table_document(
+            session, device_id, space=table.space, document_sha256=table.fingerprint
+        ):
+            stored, _ = register_table(session, table)
+            logger.info("registered table %s/%s version %d", device_id, table.space, stored.version)
+
+
+def shipped_tables() -> Iterator[LatencyTable]:
+    """The tables under `latency_tables/data/<device_id>/<space>.json`, by name."""
+    folder = files("latency_tables") / "data"
+    if not folder.is_dir():
+        return
+    for device in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if device.is_dir():
+            for file in sorted(device.iterdir(), key=lambda entry: entry.name):
+                if file.name.endswith(".json"):
+                    yield parse_table(file.read_text(encoding="utf-8"), space=file.name.removesuffix(".json"))
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """The manifest, and under `predictor` what its predictor knows; None where it has none."""
+    described = bundle.manifest.to_dict()
+    described["predictor"] = None
+    if "predictor" in bundle.manifest.parts:
+        predictor = load_predictor(bundle.predictor_path, bundle.space)
+        described["predictor"] = {
+            "quality": asdict(predictor.quality),
+            "resolutions": list(predictor.resolutions),
+        }
+    return described
+
+
+def _register_bundle(session: Session, name: str, bundle: Bundle) -> None:
+    known = repositories.find_supernet(session, name)
+    if known is not None and known.bundle_sha256 == bundle.sha256:
+        return
+    if known is None:
+        default = name == DEFAULT_BUNDLE and repositories.find_default_supernet(session) is None
+        known = Supernet(supernet_id=name, is_default=default)
+    known.space = bundle.space.name
+    known.bundle_uri = f"{SHIPPED}{name}"
+    known.bundle_sha256 = bundle.sha256
+    known.manifest = describe_bundle(bundle)
+    repositories.insert(session, known)
+    logger.info("registered supernet %s", name)

@@ -1,0 +1,51 @@
+"""Supernets and spaces: what can be searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.db import repositories
+from service.errors import ConflictError, NotFoundError
+from supernet.errors import InvalidSpaceError
+from supernet.spaces.presets import list_spaces, load_space
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from service.db.models import Supernet
+    from supernet.spaces.space import SearchSpace
+
+
+def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
+    """The supernet with this id; the default one for None.
+
+    Raises:
+        NotFoundError: `unknown_supernet`.
+        ConflictError: `no_default_supernet`: none was named and none is the default.
+    """
+    if supernet_id is None:
+        default = repositories.find_default_supernet(session)
+        if default is None:
+            raise ConflictError(
+                "The request names no supernet and none is the default. GET /v1/supernets lists those there are.",
+                code="no_default_supernet",
+            )
+        return default
+    found = repositories.find_supernet(session, supernet_id)
+    if found is None:
+        known = ", ".join(repositories.list_supernet_ids(session)[:20]) or "none"
+        raise NotFoundError(f"No supernet {supernet_id[:80]!r}. Known are: {known}.", code="unknown_supernet")
+    return found
+
+
+def get_space(name: str) -> SearchSpace:
+    """The search space with this name.
+
+    Raises:
+        NotFoundError: `unknown_space`.
+    """
+    try:
+        return load_space(name)
+    except InvalidSpaceError as error:
+        known = ", ".join(list_spaces())
+        raise NotFoundError(f"No search space {name[:80]!r}. Known are: {known}.", code="unknown_space") from error

@@ -1,0 +1,201 @@
+"""Bundle: a trained supernet as a folder of safetensors files and a manifest. Reading one needs no torch.
+
+A part may be missing: without weights a bundle can be searched but not deployed, without a predictor not searched,
+without calibration a deployment needs images of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from supernet.errors import InvalidBundleError, InvalidSpaceError, MissingPartError
+from supernet.spaces.space import SearchSpace
+
+FORMAT = "tailor-supernet/1"
+MANIFEST = "manifest.json"
+PARTS = {
+    "weights": "weights.safetensors",
+    "predictor": "predictor.safetensors",
+    "calibration": "calibration.safetensors",
+}
+DEFAULT_BUNDLE = "cifar_mbv3"
+_SHIPPED = Path(__file__).parent / "bundles"
+_WAY_OUT = {
+    "weights": "Use a bundle that has them: this one can only be searched.",
+    "predictor": "Fit one with `tailor predictor fit`.",
+    "calibration": "Pass a folder of images with `--calibration FOLDER`.",
+}
+
+
+@dataclass(frozen=True)
+class BundleManifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        name: Of the supernet; the id a service gives it.
+        space: The search space with the number of classes it was trained for.
+        classes: Names, in the order of the outputs.
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel.
+        training: Method, settings, data set and what else tells where the weights come from.
+        parts: Per part its file, SHA-256 and size in bytes.
+        versions: Of the tools that made it.
+    """
+
+    name: str
+    space: SearchSpace
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    training: dict[str, Any]
+    parts: dict[str, dict[str, Any]]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, in the order of the file."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "space": self.space.to_dict(),
+            "space_fingerprint": self.space.fingerprint,
+            "classes": list(self.classes),
+            "normalisation": {"mean": list(self.mean), "std": list(self.std)},
+            "training": self.training,
+            "parts": self.parts,
+            "versions": self.versions,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> BundleManifest:
+        """Read what `to_dict` wrote; raises `InvalidBundleError` for anything else."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = data.get("format") if isinstance(data, dict) else type(data).__name__
+            raise InvalidBundleError(f"This is no supernet bundle: format {found!r}, expected '{FORMAT}'.")
+        try:
+            manifest = cls(
+                name=str(data["name"]),
+                space=SearchSpace.from_dict(data["space"]),
+                classes=tuple(map(str, data["classes"])),
+                mean=tuple(map(float, data["normalisation"]["mean"])),
+                std=tuple(map(float, data["normalisation"]["std"])),
+                training=dict(data["training"]),
+                parts={part: dict(entry) for part, entry in data["parts"].items()},
+                versions=dict(data["versions"]),
+            )
+            found = str(data["space_fingerprint"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InvalidSpaceError):
+                raise InvalidBundleError(f"The bundle's search space is broken: {error}") from error
+            raise InvalidBundleError(f"The bundle's manifest is incomplete or malformed: {error!r}.") from error
+        if found != manifest.space.fingerprint:
+            raise InvalidBundleError("The bundle's search space does not match its fingerprint: it was edited.")
+        if len(manifest.classes) != manifest.space.classes:
+            raise InvalidBundleError(
+                f"The bundle names {len(manifest.classes)} classes, its space has {manifest.space.classes}."
+            )
+        if unknown := sorted(set(manifest.parts) - set(PARTS)):
+            raise InvalidBundleError(f"The bundle has unknown parts {unknown}; allowed are {sorted(PARTS)}.")
+        return manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; `open_bundle` has checked every part it lists."""
+
+    path: Path
+    manifest: BundleManifest
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space, with the bundle's classes."""
+        return self.manifest.space
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the manifest, which lists the hashes of all parts."""
+        return hash_file(self.path / MANIFEST)
+
+    @property
+    def weights_path(self) -> Path:
+        """Raises `MissingPartError` where the bundle has none."""
+        return self._part("weights")
+
+    @property
+    def predictor_path(self) -> Path:
+        """Raises `MissingPartError` where the bundle has none."""
+        return self._part("predictor")
+
+    @property
+    def calibration_path(self) -> Path:
+        """Raises `MissingPartError` where the bundle has none."""
+        return self._part("calibration")
+
+    def _part(self, part: str) -> Path:
+        if part not in self.manifest.parts:
+            raise MissingPartError(f"Supernet '{self.manifest.name}' has no {part}. {_WAY_OUT[part]}", part=part)
+        return self.path / PARTS[part]
+
+
+def open_bundle(path: Path | str) -> Bundle:
+    """Open a bundle by its folder or by a shipped name, and check every part against its hash.
+
+    Raises:
+        InvalidBundleError: No such bundle, or a file is missing, truncated or changed.
+    """
+    folder = shipped_bundles().get(str(path), Path(path))
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        shipped = ", ".join(shipped_bundles()) or "none"
+        raise InvalidBundleError(f"'{path}' is no bundle folder and no shipped supernet ({shipped}).") from error
+    try:
+        manifest = BundleManifest.from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InvalidBundleError(f"'{folder / MANIFEST}' is no JSON: {error}.") from error
+    for part, entry in manifest.parts.items():
+        file = folder / PARTS[part]
+        if not file.is_file():
+            raise InvalidBundleError(f"'{folder}' lacks '{file.name}', which its manifest lists.")
+        if hash_file(file) != entry.get("sha256"):
+            raise InvalidBundleError(f"'{file}' is truncated or changed: its SHA-256 is not the manifest's.")
+    return Bundle(folder, manifest)
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    name: str,
+    space: SearchSpace,
+    classes: tuple[str, ...],
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    training: dict[str, Any],
+    versions: dict[str, str],
+) -> Bundle:
+    """Write the manifest over the parts that lie in `folder`, and open the bundle."""
+    parts = {
+        part: {"file": file, "sha256": hash_file(folder / file), "bytes": (folder / file).stat().st_size}
+        for part, file in PARTS.items()
+        if (folder / file).is_file()
+    }
+    mean, std = normalisation
+    manifest = BundleManifest(name, space, classes, mean, std, training, parts, versions)
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps(manifest.to_dict(), indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+    return open_bundle(folder)
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Bundles that come with the package, by name."""
+    return {path.parent.name: path.parent for path in sorted(_SHIPPED.glob(f"*/{MANIFEST}"))}
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,127 @@
+"""Bundle and arch to a deployment folder: extract, recalibrate, export, compare, describe."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from supernet.bundle import Bundle, open_bundle
+from supernet.data.batches import Normalisation, evaluation_batches
+from supernet.data.images import load_images
+from supernet.errors import InvalidConfigError
+from supernet.evaluation.calibration import (
+    NOISE_IMAGES,
+    load_calibration,
+    noise_batches,
+    recalibrate_from_anchors,
+)
+from supernet.evaluation.statistics import recalibrate_bn
+from supernet.export.folder import write_deployment
+from supernet.export.manifest import Accuracy, BnRecalibration, Latency, Preprocessing, SupernetReference
+from supernet.export.onnx import DEFAULT_OPSET
+from supernet.network.checkpoint import load_supernet
+from supernet.network.extract import extract_subnet
+from supernet.predictors.accuracy import load_predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from supernet.network.elastic_net import Supernet
+    from supernet.network.subnet import Subnet
+    from supernet.spaces.arch import Arch
+
+ACCURACY_LEVEL = 0.9
+BATCH_SIZE = 200
+
+
+def build_deployment(
+    bundle_path: Path | str,
+    arch: Arch,
+    out_dir: Path,
+    *,
+    opset: int = DEFAULT_OPSET,
+    precision: str = "fp32",
+    accuracy: dict[str, Any] | None = None,
+    latency: dict[str, Any] | None = None,
+    calibration: Path | None = None,
+    report: Callable[[float, str], None] = lambda _share, _stage: None,
+) -> dict[str, Any]:
+    """Cut one subnet out of a bundle and write it as verified ONNX.
+
+    Args:
+        bundle_path: A bundle's folder, or the name of a shipped one. Kept in memory for the next call.
+        arch: Any arch of its space.
+        out_dir: Gets `model.onnx` and `manifest.json`, both or neither.
+        opset: Of the ONNX file.
+        precision: `fp32`.
+        accuracy: `predicted`, `low`, `high`, `level` as fractions; by default the bundle's predictor is asked.
+        latency: `estimated`, `low`, `high`, `level` in ms with `device` and `table_version`, where a device is known.
+        calibration: Folder of the user's own images for BN recalibration; by default the bundle's anchors serve.
+        report: Called with the share done and the stage that starts.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InvalidArchError: The arch lies outside the bundle's space.
+        MissingPartError: The bundle has no weights, or no calibration and no folder was given.
+        InvalidConfigError: The precision or the opset is not on offer.
+        ExportParityError: ONNX Runtime and torch disagree.
+    """
+    if precision != "fp32":
+        raise InvalidConfigError(f"'precision' must be 'fp32', got '{precision}'.")
+    report(0.0, "load")
+    bundle = open_bundle(bundle_path)
+    space, normalisation = bundle.space, Normalisation(bundle.manifest.mean, bundle.manifest.std)
+    arch = space.canonicalize(arch)
+    subnet = extract_subnet(_warm_supernet(str(bundle_path), bundle.sha256), arch)
+
+    report(0.2, "recalibrate")
+    recalibration = _recalibrate(subnet, arch, bundle, calibration)
+
+    report(0.4, "export")
+    manifest = write_deployment(
+        out_dir,
+        subnet,
+        arch=arch,
+        space=space,
+        preprocessing=Preprocessing(arch.resolution, normalisation.mean, normalisation.std),
+        classes=bundle.manifest.classes,
+        bn_recalibration=recalibration,
+        supernet=SupernetReference(bundle.manifest.name, bundle.manifest.parts["weights"]["sha256"]),
+        accuracy=Accuracy(**accuracy) if accuracy else _predict_accuracy(bundle, arch),
+        latency_ms=Latency(**latency) if latency else None,
+        parity_images=torch.cat(list(noise_batches(normalisation, arch.resolution, seed=1))),
+        opset=opset,
+    )
+    report(1.0, "done")
+    return manifest.to_dict()
+
+
+@lru_cache(maxsize=2)
+def _warm_supernet(bundle_path: str, _sha256: str) -> Supernet:
+    """The supernet of a bundle; the hash makes a changed bundle another entry."""
+    return load_supernet(bundle_path)
+
+
+def _recalibrate(subnet: Subnet, arch: Arch, bundle: Bundle, folder: Path | None) -> BnRecalibration:
+    if folder is None:
+        recalibrate_from_anchors(subnet, arch, load_calibration(bundle.calibration_path, bundle.space))
+        return BnRecalibration("anchors", NOISE_IMAGES)
+    images = load_images(folder, size=max(bundle.space.resolutions))
+    normalisation = Normalisation(bundle.manifest.mean, bundle.manifest.std)
+    batches = evaluation_batches(images, normalisation, resolution=arch.resolution, batch_size=BATCH_SIZE)
+    recalibrate_bn(subnet, (batch for batch, _ in batches))
+    return BnRecalibration("images", len(images))
+
+
+def _predict_accuracy(bundle: Bundle, arch: Arch) -> Accuracy | None:
+    if "predictor" not in bundle.manifest.parts:
+        return None
+    predictor = load_predictor(bundle.predictor_path, bundle.space)
+    rows = bundle.space.to_rows([arch])
+    low, high = predictor.interval(rows, level=ACCURACY_LEVEL)
+    return Accuracy(float(predictor.predict(rows)[0]), float(low[0]), float(high[0]), ACCURACY_LEVEL)

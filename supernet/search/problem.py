@@ -1,0 +1,138 @@
+"""SearchProblem: what is asked of a search, and SearchResult: what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from supernet.errors import InvalidConfigError
+from supernet.search.limits import cheapest_values
+from supernet.spaces.costs import AdditiveCost, Values
+from supernet.spaces.space import Rows, SearchSpace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from supernet.spaces.arch import Arch
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A budget: an additive cost and its largest allowed value.
+
+    Attributes:
+        name: With its unit: `latency_ms`, `macs`, `size_bytes`, …
+        cost: Prices archs in that unit; infinite for archs it does not know, such as those at resolutions a latency
+            table lacks.
+        maximum: Positive and finite.
+    """
+
+    name: str
+    cost: AdditiveCost
+    maximum: float
+
+    def __post_init__(self) -> None:
+        """Refuse budgets that are no positive number."""
+        is_number = isinstance(self.maximum, int | float | np.number) and not isinstance(self.maximum, bool)
+        if not is_number or not isfinite(self.maximum) or self.maximum <= 0:
+            raise InvalidConfigError(f"The budget '{self.name}' must be a positive number, got {self.maximum!r}.")
+
+
+@dataclass(frozen=True)
+class SearchProblem:
+    """The most accurate arch of a space within budgets.
+
+    Attributes:
+        space: The search space.
+        accuracy: Top-1 accuracies `(n_archs,)` of canonical rows `(n_archs, n_genes)`; higher is better.
+        constraints: Names are unique; all costs belong to the space. Without any, every arch is allowed.
+        resolutions: Those the caller allows, such as what a predictor knows; all when None.
+    """
+
+    space: SearchSpace
+    accuracy: Callable[[Rows], Values]
+    constraints: tuple[Constraint, ...] = ()
+    resolutions: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit each other."""
+        names = [constraint.name for constraint in self.constraints]
+        if len(set(names)) < len(names):
+            raise InvalidConfigError(f"Budgets have unique names, got {names}; keep the smallest of each.")
+        for constraint in self.constraints:
+            if constraint.cost.space.fingerprint != self.space.fingerprint:
+                raise InvalidConfigError(
+                    f"The costs of '{constraint.name}' belong to space '{constraint.cost.space.name}', "
+                    f"not to '{self.space.name}' with {self.space.classes} classes."
+                )
+        if not len(self.resolution_indices):
+            asked = list(self.space.resolutions if self.resolutions is None else self.resolutions)
+            raise InvalidConfigError(
+                f"No resolution is left to search: '{self.space.name}' has {list(self.space.resolutions)}, {asked} are "
+                f"asked for, and the costs {names} may know others only. Ask for resolutions that all of them know."
+            )
+
+    @cached_property
+    def resolution_indices(self) -> NDArray[np.intp]:
+        """Choice indices of the resolutions to search, ascending: allowed, offered and known to every cost."""
+        known = np.ones(len(self.space.resolutions), bool)
+        if self.resolutions is not None:
+            known &= np.isin(self.space.resolutions, self.resolutions)
+        for constraint in self.constraints:
+            known &= np.isfinite(cheapest_values(constraint.cost))
+        return np.flatnonzero(known)
+
+    @property
+    def searched_resolutions(self) -> tuple[int, ...]:
+        """The same in pixels."""
+        return tuple(self.space.resolutions[index] for index in self.resolution_indices)
+
+    @cached_property
+    def maxima(self) -> Values:
+        """`(n_constraints,)`."""
+        return np.array([constraint.maximum for constraint in self.constraints], np.float64)
+
+    def costs(self, rows: Rows) -> Values:
+        """`(n_constraints, n_archs)`, in the order of the constraints."""
+        return np.array([constraint.cost(rows) for constraint in self.constraints]).reshape(-1, len(rows))
+
+    def excesses(self, rows: Rows) -> Values:
+        """`(n_constraints, n_archs)`: cost over budget minus 1; above 0 where the budget is broken."""
+        return self.costs(rows) / self.maxima[:, None] - 1
+
+    def feasible(self, rows: Rows) -> NDArray[np.bool_]:
+        """`(n_archs,)`: whether all budgets are kept."""
+        kept = np.ones(len(rows), bool)
+        for constraint in self.constraints:
+            kept &= constraint.cost(rows) <= constraint.maximum
+        return kept
+
+    def within(self, rows: Rows) -> Rows:
+        """Those that keep all budgets, in order."""
+        return rows[self.feasible(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The best arch a search found.
+
+    Attributes:
+        arch: Canonical; keeps every budget.
+        accuracy: What the problem's function says of it.
+        costs: Of the arch, by the name of the constraint.
+        evaluations: Distinct archs whose accuracy was asked.
+        generations: Rounds of the search.
+        seconds: Wall-clock time.
+    """
+
+    arch: Arch
+    accuracy: float
+    costs: dict[str, float]
+    evaluations: int
+    generations: int
+    seconds: float

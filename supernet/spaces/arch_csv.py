@@ -1,0 +1,68 @@
+"""Archs as CSV: columns `ks,e,d,r` and, where the space has elastic widths, `w`; values joined by `-`."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+from supernet.errors import InvalidArchError
+from supernet.spaces.arch import Arch
+from supernet.spaces.space import Dimension
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supernet.spaces.space import SearchSpace
+
+_FIELDS = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths", "w": "widths"}
+
+
+def arch_columns(space: SearchSpace) -> list[str]:
+    """The columns that hold an arch of this space."""
+    elastic_width = any(gene.dimension is Dimension.WIDTH for gene in space.genes)
+    return ["ks", "e", "d", "r", *(["w"] if elastic_width else [])]
+
+
+def write_arch(space: SearchSpace, arch: Arch) -> dict[str, str]:
+    """One CSV row; kernel sizes and expand ratios of skipped blocks are 0."""
+    row = {column: "-".join(map(str, getattr(arch, field))) for column, field in _FIELDS.items()}
+    row["r"] = str(arch.resolution)
+    return {column: row[column] for column in arch_columns(space)}
+
+
+def read_archs(path: Path, space: SearchSpace) -> list[tuple[Arch, dict[str, str]]]:
+    """Read a CSV of archs.
+
+    Returns:
+        Canonical archs with the whole row each, in order.
+
+    Raises:
+        InvalidArchError: The file cannot be read, a column is missing or a row lies outside the space; names the line.
+    """
+    try:
+        # Spreadsheets write a byte order mark, which "utf-8-sig" skips.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+            columns = reader.fieldnames or arch_columns(space)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidArchError(f"'{path}' cannot be read as CSV: {error}") from error
+    if missing := sorted(set(arch_columns(space)) - set(columns)):
+        raise InvalidArchError(
+            f"'{path}' lacks the columns {missing}; archs of '{space.name}' need {arch_columns(space)}."
+        )
+    archs = []
+    for line, row in rows:
+        try:
+            if None in row:
+                raise InvalidArchError("this row has more values than the header has columns.")
+            choice = {column: _numbers(row[column]) for column in arch_columns(space) if column != "r"}
+            values = {_FIELDS[column]: tuple(numbers) for column, numbers in choice.items()}
+            archs.append((space.canonicalize(Arch(int(row["r"]), **values)), row))  # type: ignore[arg-type]
+        except (ValueError, TypeError) as error:
+            raise InvalidArchError(f"'{path}', line {line}: {error}") from error
+    return archs
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) if "." in part else int(part) for part in text.split("-")] if text else []

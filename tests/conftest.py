@@ -1,0 +1,33 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of third-party data that TAILOR_SHARED_DATA names; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("TAILOR_SHARED_DATA", ""))
+    if not os.environ.get("TAILOR_SHARED_DATA") or not folder.is_dir():
+        pytest.skip("TAILOR_SHARED_DATA names no folder: this test needs the third-party data")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator of its own for each test."""
+    return np.random.default_rng(20)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where every test has to run (TAILOR_TESTS_MUST_RUN), a skipped one fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if os.environ.get("TAILOR_TESTS_MUST_RUN") and skipped and session.exitstatus == pytest.ExitCode.OK:
+        reporter.write_line(f"TAILOR_TESTS_MUST_RUN is set, but {len(skipped)} tests were skipped.", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

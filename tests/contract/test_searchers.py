@@ -1,0 +1,140 @@
+"""One suite for every searcher: budgets, limits, seeds, impossible questions, and what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from supernet.errors import InfeasibleBudgetError
+from supernet.search.evolution import evolve
+from supernet.search.limits import cheapest_arch
+from supernet.search.problem import Constraint, SearchProblem, SearchResult
+from supernet.search.random_search import search_randomly
+from supernet.spaces.blocks import BlockKind
+from supernet.spaces.costs import Values, macs_cost, params_cost
+from supernet.spaces.presets import load_space
+from supernet.spaces.space import Rows, SearchSpace
+from supernet.spaces.stage import Stage
+
+Searcher = Callable[..., SearchResult]
+SPACE = load_space("cifar_mbv3")
+TINY = SearchSpace(
+    "tiny",
+    (
+        Stage(BlockKind.CONV, widths=(8, 16), kernel_sizes=(3,), stride=2),
+        Stage(BlockKind.INVERTED, widths=(16,), depths=(1, 2), kernel_sizes=(3, 5), expand_ratios=(2, 4)),
+        Stage(BlockKind.LINEAR, widths=(3,), norm=False),
+    ),
+    (8, 12, 16),
+)
+
+
+def rugged(space: SearchSpace, seed: int = 3) -> Callable[[Rows], Values]:
+    """An accuracy that grows with size, with a preference for every choice and every pair of neighbouring genes."""
+    rng = np.random.default_rng(seed)
+    single = rng.normal(size=(len(space.genes), 32))
+    paired = rng.normal(size=(len(space.genes), 32, 32))
+    columns = np.arange(len(space.genes))
+
+    def accuracy(rows: Rows) -> Values:
+        alone = single[columns, rows].sum(axis=1)
+        together = paired[columns[1:], rows[:, 1:], rows[:, :-1]].sum(axis=1)
+        return 0.5 + 0.05 * np.log(macs_cost(space)(rows) / 1e7) + 0.002 * (alone + together)
+
+    return accuracy
+
+
+def problem_at(space: SearchSpace, fraction: float) -> SearchProblem:
+    """A MAC budget at this fraction of the way from the smallest to the largest arch."""
+    cost = macs_cost(space)
+    low, high = cost.of([space.smallest(), space.largest()])
+    return SearchProblem(space, rugged(space), (Constraint("macs", cost, low + fraction * (high - low)),))
+
+
+@pytest.fixture(params=[evolve, search_randomly])
+def search(request: pytest.FixtureRequest) -> Searcher:
+    searcher: Searcher = request.param
+    return searcher
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("evaluations", [1, 37, 600])
+def test_budgets_are_kept_and_evaluations_are_limited(search: Searcher, fraction: float, evaluations: int) -> None:
+    asked: list[Rows] = []
+    problem = problem_at(SPACE, fraction)
+
+    def counted(rows: Rows) -> Values:
+        asked.append(rows)
+        return problem.accuracy(rows)
+
+    result = search(replace(problem, accuracy=counted), evaluations=evaluations, seed=1)
+    rows = np.concatenate(asked)
+    assert result.evaluations == len(rows) <= evaluations
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    assert problem.feasible(rows).all()
+    assert SPACE.canonicalize(result.arch) == result.arch
+    assert result.costs == {"macs": macs_cost(SPACE).of([result.arch])[0]}
+    assert result.accuracy == problem.accuracy(SPACE.to_rows([result.arch]))[0] == problem.accuracy(rows).max()
+
+
+def test_evaluations_are_used_up_in_a_large_space(search: Searcher) -> None:
+    assert search(problem_at(SPACE, 0.3), evaluations=3000).evaluations == 3000
+
+
+def test_the_same_seed_gives_the_same_result(search: Searcher) -> None:
+    problem = problem_at(SPACE, 0.2)
+    first, second, other = (search(problem, evaluations=500, seed=seed) for seed in (5, 5, 6))
+    assert replace(first, seconds=0) == replace(second, seconds=0)
+    assert other.arch != first.arch
+
+
+def test_only_allowed_resolutions_are_returned(search: Searcher) -> None:
+    problem = replace(problem_at(SPACE, 0.5), resolutions=(24, 28))
+    assert search(problem, evaluations=500).arch.resolution in (24, 28)
+
+
+def test_several_budgets_are_kept_together(search: Searcher) -> None:
+    limits = (Constraint("macs", macs_cost(SPACE), 8e6), Constraint("params", params_cost(SPACE), 700_000))
+    result = search(SearchProblem(SPACE, rugged(SPACE), limits), evaluations=1000)
+    assert result.costs["macs"] <= 8e6
+    assert result.costs["params"] <= 700_000
+
+
+def test_no_budget_at_all_is_a_question_too(search: Searcher) -> None:
+    assert search(SearchProblem(SPACE, rugged(SPACE)), evaluations=300).costs == {}
+
+
+def test_an_impossible_budget_is_refused_with_the_nearest_possible(search: Searcher) -> None:
+    def never(rows: Rows) -> Values:
+        raise AssertionError("no accuracy is needed to know that a budget is impossible")
+
+    arch, least = cheapest_arch(macs_cost(SPACE))
+    problem = SearchProblem(SPACE, never, (Constraint("macs", macs_cost(SPACE), 0.99 * least),))
+    with pytest.raises(InfeasibleBudgetError, match="Raise the budget") as caught:
+        search(problem, evaluations=100)
+    assert (caught.value.binding, caught.value.best_achievable, caught.value.arch) == ("macs", {"macs": least}, arch)
+
+
+@pytest.mark.parametrize("fraction", [0.15, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_optimum_of_a_tiny_space_is_found(search: Searcher, fraction: float, seed: int) -> None:
+    problem = problem_at(TINY, fraction)
+    counts = [len(gene.choices) for gene in TINY.genes]
+    everything = np.stack(np.unravel_index(np.arange(np.prod(counts)), counts), axis=1).astype(np.int16)
+    rows = problem.within(np.unique(TINY.canonicalize_rows(everything), axis=0))
+    result = search(problem, evaluations=5000, seed=seed)
+    assert result.accuracy == problem.accuracy(rows).max()
+    assert result.evaluations <= len(rows)
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.4])
+def test_evolution_beats_random_search(fraction: float) -> None:
+    problem = problem_at(SPACE, fraction)
+    evolved, drawn = (
+        np.mean([searcher(problem, evaluations=1500, seed=seed).accuracy for seed in range(3)])
+        for searcher in (evolve, search_randomly)
+    )
+    assert evolved > drawn

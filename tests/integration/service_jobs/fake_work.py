@@ -1,0 +1,63 @@
+"""What the child does in these tests; `arch` in the payload is the script. Run as a program it is a worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+CHILD_PIDS = "child_pids"
+STARTS = "starts"
+
+
+def run(payload, out_dir, report):
+    script = payload["arch"]
+    folder = Path(script["folder"])
+    for name, line in ((STARTS, payload["deployment_id"]), (CHILD_PIDS, str(os.getpid()))):
+        with (folder / name).open("a") as file:
+            file.write(f"{line}\n")
+    starts = (folder / STARTS).read_text().split().count(payload["deployment_id"])
+    print("libraries print to stdout")
+    report(0.25, "started")
+    step = script["steps"][min(starts, len(script["steps"])) - 1]
+    out_dir.mkdir()
+    (out_dir / "model.onnx").write_bytes(b"half")
+    if step == "hang_with_helper":
+        with (folder / CHILD_PIDS).open("a") as file:
+            file.write(f"{subprocess.Popen(['sleep', '60']).pid}\n")
+    if step.startswith("hang"):
+        report(0.5, "hanging")
+        time.sleep(60)
+    if step == "exit":
+        os._exit(7)
+    if step == "infeasible":
+        from supernet.errors import InvalidArchError
+
+        raise InvalidArchError("Depth 9 is not on offer.")
+    if step == "unknown":
+        raise ZeroDivisionError("secret detail")
+    if step == "flood":
+        for n in range(2000):
+            report(n / 2000, "flood")
+    (out_dir / "model.onnx").write_bytes(f"model of start {starts}".encode())
+    (out_dir / "manifest.json").write_text("{}")
+    return {"start": starts}
+
+
+def main() -> None:
+    from service.jobs.handlers.registry import HANDLERS
+    from service.jobs.states import JobKind
+    from service.jobs.worker import run_worker
+    from service.logs import configure_logging
+    from service.settings import Settings
+
+    configure_logging()
+    settings = Settings.model_validate_json(sys.argv[1])
+    run_worker(settings, handlers={kind: replace(HANDLERS[kind], target="fake_work:run") for kind in JobKind})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A subnet of the default space, from its supernet to a deployment that verifies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from supernet.export.folder import write_deployment
+from supernet.export.manifest import BnRecalibration, Preprocessing, SupernetReference
+from supernet.export.verify import verify_deployment
+from supernet.network.elastic_net import Supernet
+from supernet.network.extract import extract_subnet
+from supernet.spaces.presets import load_space
+from supernet.spaces.space import Dimension
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A small network runs slower on several threads where other work fills the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_subnet_of_the_default_space_deploys_and_verifies(tmp_path: Path, rng: np.random.Generator) -> None:
+    space = load_space("cifar_mbv3").with_classes(7)
+    generator = torch.Generator().manual_seed(4)
+    supernet = Supernet(space, generator)
+    for name, tensor in supernet.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.normal_(0, 0.3, generator=generator)
+        if name.endswith(("running_var", "norm.weight")):
+            tensor.uniform_(0.5, 2, generator=generator)
+    rows = space.sample_rows(rng, 1)
+    # Shallow: the time of an export grows with the number of layers.
+    rows[:, [gene.dimension is Dimension.DEPTH for gene in space.genes]] = 0
+    (arch,) = space.from_rows(space.canonicalize_rows(rows))
+    images = rng.standard_normal((256, 3, arch.resolution, arch.resolution)).astype(np.float32)
+    manifest = write_deployment(
+        tmp_path / "deployment",
+        extract_subnet(supernet, arch),
+        arch=arch,
+        space=space,
+        preprocessing=Preprocessing(arch.resolution, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)),
+        classes=tuple("abcdefg"),
+        bn_recalibration=BnRecalibration(source="none", images=0),
+        supernet=SupernetReference(name="random", weights_sha256="0" * 64),
+        parity_images=images,
+    )
+    assert manifest.parity.images == 256
+    assert manifest.parity.max_abs_diff <= 1e-4
+    assert manifest.parity.top1_agreement == 1
+    report = verify_deployment(tmp_path / "deployment")
+    assert report.space_known
+    assert report.max_abs_diff <= 1e-4

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from latency_tables.convert import import_ofa_tables, ofa_keys
+from latency_tables.errors import LatencyError, TableFormatError
+from latency_tables.estimator import LatencyEstimator
+from supernet.spaces.arch import Arch
+from supernet.spaces.presets import load_space
+from supernet.spaces.space import SearchSpace
+
+OFA = load_space("ofa_mbv3_w1.2")
+
+# From methods.md §6.3: sums over the published tables, in ms, per resolution: (7,6,4), (5,4,3) and (3,3,2).
+GOLDEN_MS = {
+    160: (47.773, 20.033, 9.890),
+    176: (58.038, 24.210, 11.721),
+    192: (67.562, 27.836, 13.325),
+    208: (81.192, 33.471, 15.834),
+    224: (92.398, 37.806, 17.769),
+}
+
+
+def uniform_archs(resolution: int) -> list[Arch]:
+    return [
+        Arch.from_ofa({"ks": [kernel] * 20, "e": [expand] * 20, "d": [depth] * 5, "r": resolution}, OFA)
+        for kernel, expand, depth in ((7, 6, 4), (5, 4, 3), (3, 3, 2))
+    ]
+
+
+def write(folder: Path, resolution: int, entries: Any) -> None:
+    (folder / f"{resolution}_lookup_table.yaml").write_text(yaml.safe_dump(entries))
+
+
+def made_up(resolution: int, ms: float = 1.0) -> dict[str, Any]:
+    return {key: {"mean": ms, "std": 0.1, "count": 10} for key in ofa_keys(OFA, resolution)}
+
+
+def test_keys_follow_the_reference_grammar() -> None:
+    keys = ofa_keys(OFA, 224)
+    assert len(keys) == 96
+    assert {
+        "Conv-input:224x224x3-output:112x112x24",
+        "expanded_conv-input:112x112x24-output:112x112x24-expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0",
+        "expanded_conv-input:112x112x24-output:56x56x32-expand:144-kernel:7-stride:2-idskip:0-se:0-hs:0",
+        "Conv_1-input:7x7x192-output:7x7x1152",
+        "AvgPool2D-input:7x7x1152-output:1x1x1152",
+        "Conv_2-input:1x1x1152-output:1x1x1536",
+        "Logits-input:1x1x1536-output:1000",
+    } <= set(keys)
+
+
+def test_a_space_the_grammar_cannot_name_is_refused() -> None:
+    stages = (*OFA.stages[:-1], OFA.stages[-2], OFA.stages[-1])
+    with pytest.raises(TableFormatError, match="plain convolutions"):
+        ofa_keys(SearchSpace("more", stages, (160,)), 160)
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("resolution", GOLDEN_MS)
+def test_published_tables_add_up_to_the_known_latencies(shared_data: Path, resolution: int) -> None:
+    table = import_ofa_tables(shared_data / "ofa_note10", OFA, "note10", resolutions=[resolution])
+    assert len(table.rows) == 96
+    assert table.source["unknown_keys"] == table.source["missing_keys"] == 0
+    estimator = LatencyEstimator(table, OFA)
+    assert estimator.resolutions == (resolution,)
+    # Recomputing with our float order leaves the third decimal alone.
+    assert estimator.cost.of(uniform_archs(resolution)) == pytest.approx(GOLDEN_MS[resolution], abs=6e-4)
+
+
+@pytest.mark.shared_data
+def test_all_published_tables_together_cover_the_space(shared_data: Path) -> None:
+    table = import_ofa_tables(shared_data / "ofa_note10", OFA, "note10")
+    assert set(table.rows) == set(OFA.distinct_blocks())
+    assert table.source["licence"] == "Apache-2.0"
+    assert "Once-for-All" in table.source["origin"]
+    estimator = LatencyEstimator(table, OFA)
+    assert estimator.resolutions == OFA.resolutions
+    for resolution, expected in GOLDEN_MS.items():
+        # Rows that several files hold are pooled.
+        assert estimator.cost.of(uniform_archs(resolution)) == pytest.approx(expected, rel=5e-3)
+
+
+def test_absent_files_leave_resolutions_out(tmp_path: Path) -> None:
+    write(tmp_path, 160, made_up(160))
+    write(tmp_path, 999, {"anything": 1})
+    table = import_ofa_tables(tmp_path, OFA, "phone")
+    assert table.source["resolutions"] == [160]
+    assert LatencyEstimator(table, OFA).resolutions == (160,)
+    assert table.device.device_id == "phone"
+
+
+def test_keys_without_a_block_and_blocks_without_a_key_are_counted(tmp_path: Path) -> None:
+    entries = made_up(160)
+    entries.pop("Conv-input:160x160x3-output:80x80x24")
+    write(tmp_path, 160, entries | {"Conv-input:1x1x1-output:1x1x1": {"mean": 1, "std": 0, "count": 1}})
+    source = import_ofa_tables(tmp_path, OFA, "phone").source
+    assert (source["unknown_keys"], source["missing_keys"]) == (1, 1)
+
+
+def test_rows_of_several_files_are_pooled_by_count(tmp_path: Path) -> None:
+    for resolution, ms, count in ((160, 1.0, 30), (224, 2.0, 10)):
+        write(tmp_path, resolution, {key: {"mean": ms, "std": 0.0, "count": count} for key in made_up(resolution)})
+    table = import_ofa_tables(tmp_path, OFA, "phone")
+    head = next(spec for spec in table.rows if spec.in_chs == 1152 and spec.out_chs == 1536)
+    stats = table.rows[head]
+    assert stats.count == 40
+    assert stats.value_ms == pytest.approx(1.25)
+    assert stats.std_ms == pytest.approx((0.75 * 0.25**2 + 0.25 * 0.75**2) ** 0.5)
+    assert stats.statistic == "mean"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"mean": 1.0, "var": 0.1, "count": 3}, "needs 'mean', 'std'"),
+        (3, "needs"),
+        ({"mean": -1, "std": 0, "count": 1}, "positive"),
+    ],
+)
+def test_a_broken_entry_is_named(tmp_path: Path, entry: Any, message: str) -> None:
+    write(tmp_path, 160, made_up(160) | {"Conv-input:160x160x3-output:80x80x24": entry})
+    with pytest.raises(TableFormatError, match=f"160_lookup_table.yaml: 'Conv-input:160x160x3.*{message}"):
+        import_ofa_tables(tmp_path, OFA, "phone")
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "{", "!!python/object/apply:os.system ['true']"])
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "160_lookup_table.yaml").write_text(text)
+    with pytest.raises(TableFormatError, match="160_lookup_table"):
+        import_ofa_tables(tmp_path, OFA, "phone")
+
+
+def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableFormatError, match="holds no file"):
+        import_ofa_tables(tmp_path, OFA, "phone")
+    write(tmp_path, 160, {"Conv-input:1x1x1-output:1x1x1": {"mean": 1, "std": 0, "count": 1}})
+    with pytest.raises(TableFormatError, match="No key"):
+        import_ofa_tables(tmp_path, OFA, "phone")
+
+
+def test_without_pyyaml_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 160, made_up(160))
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(LatencyError, match="PyYAML"):
+        import_ofa_tables(tmp_path, OFA, "phone")

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from latency_tables.agreement import check_agreement, spearman
+from latency_tables.calibration import Calibration
+from latency_tables.errors import DeviceMismatchError, InvalidSettingError, LatencyError, MissingEntryError
+from latency_tables.estimator import LatencyEstimator, recalibrate_table
+from latency_tables.table import LatencyTable
+from supernet.spaces.arch import Arch
+from supernet.spaces.costs import blocks_of
+from supernet.spaces.space import SearchSpace
+
+
+@pytest.fixture
+def archs(small_space: SearchSpace, rng: np.random.Generator) -> list[Arch]:
+    return [small_space.sample(rng) for _ in range(20)]
+
+
+def sums(table: LatencyTable, space: SearchSpace, archs: list[Arch]) -> list[float]:
+    return [sum(table.rows[spec].value_ms for spec in blocks_of(space, arch)) for arch in archs]
+
+
+def test_without_calibration_an_estimate_is_the_sum_of_rows(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    estimates = LatencyEstimator(table, small_space).estimate(archs)
+    assert [estimate.estimated_ms for estimate in estimates] == pytest.approx(sums(table, small_space, archs))
+    assert estimates[0].level == 0.9
+    assert estimates[0].low_ms == pytest.approx(0.8 * estimates[0].estimated_ms)
+    assert estimates[0].high_ms == pytest.approx(1.25 * estimates[0].estimated_ms)
+
+
+def test_calibration_adds_call_and_blocks_and_scales_rows(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    calibrated = table.with_calibration(Calibration(0.5, 0.01, 2.0, tuple(np.linspace(0.9, 1.2, 40))))
+    estimator = LatencyEstimator(calibrated, small_space)
+    expected = [
+        0.5 + 0.01 * len(blocks_of(small_space, arch)) + 2 * total
+        for arch, total in zip(archs, sums(table, small_space, archs), strict=True)
+    ]
+    assert estimator.cost.of(archs) == pytest.approx(expected)
+    (estimate,) = estimator.estimate(archs[:1], level=0.5)
+    assert estimate.low_ms == pytest.approx(expected[0] * estimator.ratio_at(0.25))
+    assert estimate.high_ms == pytest.approx(expected[0] * estimator.ratio_at(0.75))
+
+
+def test_a_confidence_is_a_smaller_budget(table: LatencyTable, small_space: SearchSpace, archs: list[Arch]) -> None:
+    estimator = LatencyEstimator(table.with_calibration(Calibration(residuals=(0.9, 1.0, 1.1))), small_space)
+    budget_ms, confidence = 0.2, 0.95
+    upper = np.array([estimate.high_ms for estimate in estimator.estimate(archs, level=2 * confidence - 1)])
+    assert ((upper <= budget_ms) == (estimator.cost.of(archs) <= budget_ms / estimator.ratio_at(confidence))).all()
+
+
+def test_no_archs_give_no_estimates(table: LatencyTable, small_space: SearchSpace) -> None:
+    assert LatencyEstimator(table, small_space).estimate([]) == []
+
+
+def test_a_level_out_of_range_is_refused(table: LatencyTable, small_space: SearchSpace, archs: list[Arch]) -> None:
+    with pytest.raises(InvalidSettingError):
+        LatencyEstimator(table, small_space).estimate(archs, level=1.0)
+
+
+def test_a_partly_covered_resolution_is_excluded(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    stem = next(spec for spec in table.rows if spec.in_size == 24)
+    estimator = LatencyEstimator(
+        replace(table, rows={spec: stats for spec, stats in table.rows.items() if spec != stem}), small_space
+    )
+    assert estimator.resolutions == (16,)
+    assert estimator.missing == {24: (stem,)}
+    covered = np.array([arch.resolution == 16 for arch in archs])
+    assert covered.any()
+    assert not covered.all()
+    assert (np.isfinite(estimator.cost.of(archs)) == covered).all()
+    estimator.estimate([arch for arch in archs if arch.resolution == 16])
+    with pytest.raises(MissingEntryError, match="At 24 pixels 1 blocks"):
+        estimator.estimate(archs)
+
+
+def test_no_complete_resolution_names_device_and_blocks(table: LatencyTable, small_space: SearchSpace) -> None:
+    with pytest.raises(MissingEntryError) as caught:
+        LatencyEstimator(table, small_space.with_classes(7))
+    error = caught.value
+    assert error.device_id == "board-1t"
+    assert [spec.out_chs for spec in error.missing] == [7]
+    assert "1 blocks have no row" in str(error)
+    assert str(error)[0] != "'"
+    assert isinstance(error, KeyError)
+    assert isinstance(error, LatencyError)
+
+
+def test_a_table_of_another_space_is_refused(table: LatencyTable, small_space: SearchSpace) -> None:
+    with pytest.raises(DeviceMismatchError, match="'other', not for 'small'"):
+        LatencyEstimator(replace(table, space="other"), small_space)
+
+
+def test_recalibration_follows_measured_networks(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    measured = [0.02 + 1.3 * total for total in sums(table, small_space, archs)]
+    calibrated = recalibrate_table(table, small_space, archs, measured_ms=measured)
+    assert calibrated.rows == table.rows
+    assert calibrated.source["calibration_networks"] == 20
+    assert LatencyEstimator(calibrated, small_space).cost.of(archs) == pytest.approx(measured)
+    again = recalibrate_table(calibrated, small_space, archs, measured_ms=measured)
+    assert again.calibration is not None
+    assert again.calibration.slope == pytest.approx(1.3)
+
+
+def test_recalibration_needs_a_latency_for_each_arch(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    with pytest.raises(InvalidSettingError, match="needs one latency"):
+        recalibrate_table(table, small_space, archs, measured_ms=[1.0])
+
+
+def test_agreement_of_exact_estimates_is_perfect(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    report = check_agreement(LatencyEstimator(table, small_space), archs, sums(table, small_space, archs))
+    assert report.n == 20
+    assert report.mape == pytest.approx(0, abs=1e-12)
+    assert report.within_10_percent == 1
+    assert report.spearman == pytest.approx(1)
+    assert report.coverage_90 == 1
+
+
+def test_agreement_counts_what_is_off(table: LatencyTable, small_space: SearchSpace, archs: list[Arch]) -> None:
+    measured = np.array(sums(table, small_space, archs))
+    measured[:5] /= 1.5  # estimated half as much again
+    report = check_agreement(LatencyEstimator(table, small_space), archs, measured.tolist())
+    assert report.mape == pytest.approx(5 / 20 * 0.5)
+    assert report.within_10_percent == report.coverage_90 == 0.75
+    assert set(report.to_dict()) == {"n", "mape", "within_10_percent", "spearman", "coverage_90"}
+
+
+@pytest.mark.parametrize("measured", [[], [1.0] * 19, [1.0] * 19 + [0.0], [1.0] * 19 + [float("nan")]])
+def test_agreement_refuses_what_cannot_be_compared(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch], measured: list[float]
+) -> None:
+    with pytest.raises(InvalidSettingError):
+        check_agreement(LatencyEstimator(table, small_space), archs if measured else [], measured)
+
+
+def test_spearman_shares_ranks_among_ties() -> None:
+    assert spearman(np.array([1.0, 2, 3]), np.array([9.0, 4, 1])) == pytest.approx(-1)
+    # Ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3, by hand: 4.5 / sqrt(4.5 * 5).
+    assert spearman(np.array([1.0, 2, 2, 3]), np.array([1.0, 2, 3, 4])) == pytest.approx(4.5 / np.sqrt(22.5))
+    assert spearman(np.array([1.0, 1]), np.array([1.0, 2])) is None

@@ -1,0 +1,127 @@
+"""Arch: types, JSON and the dictionaries of the once-for-all reference code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from supernet.errors import InvalidArchError
+from supernet.spaces.arch import Arch
+from supernet.spaces.space import SearchSpace
+
+
+def ofa_choice(**changes: Any) -> dict[str, Any]:
+    return {"ks": [3, 5, 7, 5] * 5, "e": [3, 4, 6, 4] * 5, "d": [2, 3, 4, 2, 3], "r": 160} | changes
+
+
+def test_json_of_an_arch_is_one_line_in_field_order() -> None:
+    arch = Arch(32, depths=(1, 2), kernel_sizes=(3, 0), expand_ratios=(1.5, 0), widths=(16,))
+    assert arch.to_json() == (
+        '{"resolution":32,"depths":[1,2],"kernel_sizes":[3,0],"expand_ratios":[1.5,0],"widths":[16]}'
+    )
+    assert Arch.from_json(arch.to_json()) == arch
+    assert arch.arch_id == hashlib.sha256(arch.to_json().encode()).hexdigest()[:16]
+
+
+def test_arch_id_is_the_same_on_every_machine() -> None:
+    assert Arch(32, (1,), (3,), (2,)).arch_id == "a45317650c85332d"
+
+
+def test_whole_ratios_written_as_floats_are_the_same_arch() -> None:
+    assert Arch(32, expand_ratios=(3.0, 1.5)).to_json() == Arch(32, expand_ratios=(3, 1.5)).to_json()
+
+
+def test_lists_become_tuples_so_that_archs_can_be_hashed() -> None:
+    arch = Arch.from_dict({"resolution": 32, "depths": [1, 2]})
+    assert arch.depths == (1, 2)
+    assert hash(arch) == hash(Arch(32, depths=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([1, 2], "JSON object"),
+        ({"depths": [1]}, "needs 'resolution'"),
+        ({"resolution": 32, "depth": [1]}, r"\['depth'\]; allowed"),
+        ({"resolution": "32"}, "'resolution' must hold whole numbers, got '32'"),
+        ({"resolution": True}, "'resolution' must hold whole numbers"),
+        ({"resolution": 32.0}, "'resolution' must hold whole numbers"),
+        ({"resolution": None}, "'resolution' must hold whole numbers"),
+        ({"resolution": 32, "depths": 2}, "'depths' must be a list"),
+        ({"resolution": 32, "depths": "12"}, "'depths' must be a list"),
+        ({"resolution": 32, "kernel_sizes": [3, None]}, "'kernel_sizes' must hold whole numbers, got None"),
+        ({"resolution": 32, "kernel_sizes": [[3]]}, "'kernel_sizes' must hold whole numbers"),
+        ({"resolution": 32, "widths": [False]}, "'widths' must hold whole numbers"),
+        ({"resolution": 32, "expand_ratios": ["3"]}, "'expand_ratios' must hold numbers, got '3'"),
+        ({"resolution": 32, "expand_ratios": [True]}, "'expand_ratios' must hold numbers"),
+        ({"resolution": 32, "expand_ratios": [float("nan")]}, "'expand_ratios' must hold numbers, got nan"),
+        ({"resolution": 32, "expand_ratios": [float("inf")]}, "'expand_ratios' must hold numbers, got inf"),
+    ],
+)
+def test_malformed_archs_are_refused_by_name_of_the_field(data: Any, message: str) -> None:
+    with pytest.raises(InvalidArchError, match=message):
+        Arch.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "nul", "[1]", "null", '"32"', "[" * 100_000, '{"resolution": 1' + "0" * 5000 + "}"]
+)
+def test_text_that_is_no_arch_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArchError):
+        Arch.from_json(text)
+
+
+def test_ofa_dictionary_becomes_the_canonical_arch(ofa: SearchSpace) -> None:
+    arch = Arch.from_ofa(ofa_choice(), ofa)
+    assert arch.depths == (2, 3, 4, 2, 3)
+    assert arch.kernel_sizes[:8] == (3, 5, 0, 0, 3, 5, 7, 0)
+    assert arch.expand_ratios[8:12] == (3, 4, 6, 4)
+    assert ofa.canonicalize(arch) == arch
+    assert Arch.from_ofa(ofa_choice(r=[160]), ofa) == arch
+    assert Arch.from_ofa({key: tuple(v) if isinstance(v, list) else v for key, v in ofa_choice().items()}, ofa) == arch
+
+
+def test_ofa_dictionaries_that_differ_in_skipped_blocks_only_are_one_arch(ofa: SearchSpace) -> None:
+    other = ofa_choice(ks=[3, 5, 3, 3] * 5, d=[2] * 5)
+    assert Arch.from_ofa(ofa_choice(d=[2] * 5), ofa) == Arch.from_ofa(other, ofa)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"wid": None}, r"\['wid'\]"),
+        ({"r": [160, 192]}, "list of one"),
+        ({"r": []}, "list of one"),
+        ({"r": 161}, "'resolution' of space 'ofa_mbv3_w1.0' must be one of"),
+        ({"r": None}, "'resolution' must hold whole numbers"),
+        ({"ks": [3] * 19}, "'kernel_sizes' of space 'ofa_mbv3_w1.0' needs 20 values, the arch has 19"),
+        ({"e": [3] * 21}, "'expand_ratios'.* needs 20 values, the arch has 21"),
+        ({"d": [2] * 4}, "'depths'.* needs 5 values, the arch has 4"),
+        ({"w": [0]}, "'widths'.* needs 0 values, the arch has 1"),
+        ({"ks": 7}, "'kernel_sizes' must be a list of numbers, got 7"),
+        ({"ks": [3, 4] + [3] * 18}, "'kernel_sizes' of stage 2, block 1 .* must be one of"),
+        ({"e": [5] + [3] * 19}, "'expand_ratios' of stage 2, block 0 .* got 5"),
+        ({"d": [2, 2, 2, 2, 5]}, "'depths' of stage 6 of .* got 5"),
+    ],
+)
+def test_ofa_dictionaries_outside_the_space_are_refused(
+    ofa: SearchSpace, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArchError, match=message):
+        Arch.from_ofa(ofa_choice(**changes), ofa)
+
+
+def test_ofa_dictionary_needs_a_resolution(ofa: SearchSpace) -> None:
+    choice = ofa_choice()
+    del choice["r"]
+    with pytest.raises(InvalidArchError, match="needs 'r'"):
+        Arch.from_ofa(choice, ofa)
+
+
+def test_dict_of_an_arch_is_plain_json(ofa: SearchSpace) -> None:
+    data = ofa.largest().to_dict()
+    assert json.loads(json.dumps(data)) == data
+    assert Arch.from_dict(data) == ofa.largest()

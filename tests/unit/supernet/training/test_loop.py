@@ -1,0 +1,259 @@
+"""train(): it learns, it resumes to the bit, and it refuses what it cannot go on from."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from supernet.data.images import ImageSet
+from supernet.errors import (
+    FingerprintMismatchError,
+    InvalidBundleError,
+    InvalidConfigError,
+    TrainingDivergedError,
+)
+from supernet.network.checkpoint import load_tensors, save_tensors
+from supernet.network.elastic_net import Supernet
+from supernet.spaces.space import SearchSpace
+from supernet.training.config import TrainConfig
+from supernet.training.loop import CHECKPOINT, LOG, StepReport, build_optimizer, load_checkpoint, train
+
+
+class InterruptedRunError(Exception):
+    """What kills a run in these tests."""
+
+
+def interrupt_after(steps: int) -> Callable[[StepReport], None]:
+    def report(line: StepReport) -> None:
+        if line.step == steps:
+            raise InterruptedRunError
+
+    return report
+
+
+def log_of(out_dir: Path) -> list[dict[str, str]]:
+    with (out_dir / LOG).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint_of(out_dir: Path, space: SearchSpace) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return load_tensors(out_dir / CHECKPOINT, space.with_classes(2))
+
+
+def test_training_learns_a_plain_task(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    steps: list[StepReport] = []
+    supernet = train(replace(config, epochs=8), images, tmp_path, report=steps.append)
+    lines = log_of(tmp_path)
+    assert [int(line["epoch"]) for line in lines] == list(range(1, 9))
+    assert float(lines[-1]["loss"]) < 0.5 * float(lines[0]["loss"])
+    assert float(lines[-1]["top1"]) > 0.9
+    assert [step.step for step in steps] == list(range(1, 41))
+    assert {step.steps for step in steps} == {40}
+    assert [step.epoch for step in steps] == [epoch for epoch in range(1, 9) for _ in range(5)]
+    mean_of_first = np.mean([step.loss for step in steps[:5]])
+    assert float(lines[0]["loss"]) == pytest.approx(float(mean_of_first), rel=1e-4)
+    assert not supernet.training
+    assert supernet.space.classes == 2
+
+
+def test_equal_seeds_train_equal_weights(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    first, second = (train(replace(config, epochs=1), images, tmp_path / name).state_dict() for name in "ab")
+    other = train(replace(config, epochs=1, seed=1), images, tmp_path / "c").state_dict()
+    assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
+    assert not all(torch.equal(first[name], tensor) for name, tensor in other.items())
+
+
+# ---------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, momentum: float
+) -> None:
+    config = replace(config, momentum=momentum)
+    whole = train(config, images, tmp_path / "whole").state_dict()
+    for steps in (7, 13):
+        with pytest.raises(InterruptedRunError):
+            train(config, images, tmp_path / "parts", resume=True, report=interrupt_after(steps))
+    parts = train(config, images, tmp_path / "parts", resume=True).state_dict()
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+    expected, metadata = checkpoint_of(tmp_path / "whole", tiny_space)
+    found, same_metadata = checkpoint_of(tmp_path / "parts", tiny_space)
+    assert metadata == same_metadata
+    assert set(found) == set(expected)
+    assert any(name.startswith("momentum.") for name in found) is (momentum > 0)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert [line["loss"] for line in log_of(tmp_path / "parts")] == [
+        line["loss"] for line in log_of(tmp_path / "whole")
+    ]
+
+
+def test_resuming_a_finished_run_changes_nothing(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    done = train(config, images, tmp_path).state_dict()
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    again = train(config, images, tmp_path, resume=True, report=interrupt_after(1)).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in done.items())
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_folder_with_a_run_is_not_overwritten(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    train(config, images, tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(InvalidConfigError, match="holds a run already"):
+        train(config, images, tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 4}, {"learning_rate": 0.2, "seed": 3}])
+def test_a_run_is_not_resumed_with_other_settings(
+    config: TrainConfig, images: ImageSet, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    train(config, images, tmp_path)
+    with pytest.raises(InvalidConfigError, match="other settings") as caught:
+        train(replace(config, **changes), images, tmp_path, resume=True)
+    assert str(sorted(changes)) in str(caught.value)
+
+
+def test_a_run_is_not_resumed_with_other_classes(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    train(config, images, tmp_path)
+    with pytest.raises(FingerprintMismatchError):
+        train(config, replace(images, classes=("a", "b", "c")), tmp_path, resume=True)
+
+
+def test_a_truncated_checkpoint_is_refused(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    train(config, images, tmp_path)
+    os.truncate(tmp_path / CHECKPOINT, 1000)
+    with pytest.raises(InvalidBundleError, match="Is the file complete"):
+        train(config, images, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("missing", ["config", "epochs_done", "weights", "one weight", "shape"])
+def test_weights_that_are_no_checkpoint_are_refused(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, missing: str
+) -> None:
+    supernet = train(config, images, tmp_path)
+    tensors, metadata = checkpoint_of(tmp_path, tiny_space)
+    first = next(name for name in tensors if name.startswith("weights."))
+    if missing == "weights":
+        tensors = supernet.state_dict()
+    elif missing == "one weight":
+        del tensors[first]
+    elif missing == "shape":
+        tensors[first] = torch.zeros(1)
+    else:
+        del metadata[missing]
+    save_tensors(tmp_path / CHECKPOINT, tensors, supernet.space, **metadata)
+    with pytest.raises(InvalidBundleError, match=CHECKPOINT):
+        train(config, images, tmp_path, resume=True)
+
+
+# ---------------------------------------------------------------------- what a run refuses
+
+
+def test_fewer_images_than_a_batch_are_refused(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfigError, match="'batch_size' 8 is larger than the 7 training images"):
+        train(config, images.take(np.arange(7)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
+    """Make the loss NaN in one step."""
+    plain, calls = torch.nn.functional.cross_entropy, iter(range(10**6))
+
+    def cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
+        loss = plain(*args, **kwargs)
+        return loss * torch.nan if next(calls) == at_step else loss
+
+    monkeypatch.setattr("supernet.training.loop.F.cross_entropy", cross_entropy)
+
+
+def test_a_diverged_run_stops_and_leaves_the_last_checkpoint(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, at_step=12)
+    with pytest.raises(TrainingDivergedError, match="checkpoint of epoch 2 stands") as caught:
+        train(config, images, tmp_path)
+    assert caught.value.step == 12
+    assert np.isnan(caught.value.loss)
+    tensors, metadata = checkpoint_of(tmp_path, tiny_space)
+    assert metadata["epochs_done"] == 2
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    assert len(log_of(tmp_path)) == 2
+
+
+def test_a_run_that_diverges_in_its_first_epoch_promises_no_checkpoint(
+    config: TrainConfig, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, at_step=2)
+    with pytest.raises(TrainingDivergedError, match=r"In step 2 .* No checkpoint exists yet") as caught:
+        train(config, images, tmp_path)
+    assert "stands" not in str(caught.value)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_gradients_that_are_not_finite_never_reach_the_weights(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite loss may have an infinite gradient; in the last step of an epoch no later loss would tell."""
+    plain, calls = torch.nn.utils.clip_grad_norm_, iter(range(10**6))
+
+    def clip(parameters: Any, max_norm: float) -> Tensor:
+        parameters = list(parameters)
+        if next(calls) == 9:
+            next(p for p in parameters if p.grad is not None).grad.fill_(torch.inf)
+        return plain(parameters, max_norm)
+
+    monkeypatch.setattr("supernet.training.loop.nn.utils.clip_grad_norm_", clip)
+    with pytest.raises(TrainingDivergedError) as caught:
+        train(config, images, tmp_path)
+    assert caught.value.step == 9
+    tensors, metadata = checkpoint_of(tmp_path, tiny_space)
+    assert metadata["epochs_done"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+# ---------------------------------------------------------------------- optimizer
+
+
+def test_only_weights_of_convolutions_and_the_classifier_decay(config: TrainConfig, tiny_space: SearchSpace) -> None:
+    supernet = Supernet(tiny_space, torch.Generator().manual_seed(0))
+    optimizer = build_optimizer(supernet, replace(config, weight_decay=0.5))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in supernet.named_parameters():
+        plain = name.endswith(("conv.weight", "linear.weight", "reduce_weight", "expand_weight"))
+        assert decay.pop(id(parameter)) == (0.5 if plain else 0.0), name
+    assert not decay
+
+
+def test_blocks_that_never_run_keep_their_first_weights(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smallest = tiny_space.smallest()
+    monkeypatch.setattr(SearchSpace, "sample", lambda self, rng: smallest)
+    trained = train(replace(config, weight_decay=0.1), images, tmp_path)
+    first = Supernet(trained.space, torch.Generator().manual_seed(config.seed)).state_dict()
+    active = {index for index, _ in tiny_space.walk(smallest)}
+    changed: set[int] = set()
+    for name, tensor in trained.state_dict().items():
+        if not torch.equal(tensor, first[name]):
+            changed.add(int(name.split(".")[1]))
+    assert changed == active - {3}  # the pool has no weights
+    assert len(active) < len(trained.blocks)
+
+
+def test_loading_a_checkpoint_tells_the_epochs_done(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    trained = train(config, images, tmp_path)
+    supernet = Supernet(trained.space, torch.Generator().manual_seed(5))
+    optimizer = build_optimizer(supernet, config)
+    assert load_checkpoint(tmp_path / CHECKPOINT, supernet, optimizer, config) == 3
+    assert all(torch.equal(supernet.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+    assert sum("momentum_buffer" in state for state in optimizer.state.values()) == len(optimizer.state) > 0
