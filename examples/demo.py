@@ -70,7 +70,10 @@ def main() -> None:
         model = folder / "model.onnx"
         report = verify_deployment(folder)
         manifest = json.loads((folder / "manifest.json").read_text())
-        say(f"Downloaded and verified {model}: {model.stat().st_size:,} bytes; {report}")
+        say(
+            f"Downloaded {model}, {model.stat().st_size:,} bytes. Verified: logits of {report.images} reference images "
+            f"at most {report.max_abs_diff:.1e} from torch's."
+        )
 
     classes, shares = classify(model, manifest, picture(manifest["preprocessing"]["resolution"]))
     ranked = ", ".join(f"{name} {share:.0%}" for name, share in list(zip(classes, shares, strict=True))[:3])

@@ -7,14 +7,16 @@ from itertools import combinations
 from math import hypot
 from typing import TYPE_CHECKING, Any
 
-from latency_tables.estimator import missing_blocks
+from latency_tables.estimator import blocks_by_resolution, missing_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from latency_tables.table import LatencyTable
+    from latency_tables.table import LatencyStats, LatencyTable
     from supernet.spaces.blocks import BlockSpec
     from supernet.spaces.space import SearchSpace
+
+    Rows = Mapping[BlockSpec, LatencyStats]
 
 NOISY_SHARE = 0.1
 # A larger block is called faster only beyond this share and beyond twice the spread of both rows.
@@ -28,7 +30,7 @@ class TableReport:
     """What was found; the table is usable for its space if `errors` is empty.
 
     Attributes:
-        rows: Number of rows.
+        rows: Number of rows. A block that several resolutions have rows for is looked at in each of them.
         missing: Blocks of the space without a row, sorted.
         monotonicity_violations: Pairs (smaller, larger) of blocks that differ only in kernel size or inner width,
             where the larger one is measurably faster.
@@ -67,13 +69,18 @@ def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[Lat
         space: With the number of classes in use.
         others: Tables known already; those of the same device are skipped.
     """
-    by_resolution = missing_blocks(table.rows, space)
+    by_resolution = missing_blocks(table, space)
     complete = [resolution for resolution, blocks in by_resolution.items() if not blocks]
     missing = tuple(sorted({block for blocks in by_resolution.values() for block in blocks}))
-    violations = _monotonicity_violations(table)
-    noisy = tuple(spec for spec, stats in table.rows.items() if stats.std_ms > NOISY_SHARE * stats.value_ms)
+    violations = [found for _, rows in table.row_groups() for found in _monotonicity_violations(rows)]
+    noisy = tuple(
+        spec
+        for _, rows in table.row_groups()
+        for spec, stats in rows.items()
+        if stats.std_ms > NOISY_SHARE * stats.value_ms
+    )
     copied = _copied_from(table, others)
-    foreign = len(set(table.rows) - set(space.distinct_blocks()))
+    foreign = _n_foreign(table, space)
     errors, warnings = [], []
     if table.space != space.name:
         errors.append(f"The table is for the space '{table.space}', not for '{space.name}'.")
@@ -83,10 +90,10 @@ def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[Lat
         warnings.append(f"Only the resolutions {complete} are complete: {describe_missing(missing)}.")
     if foreign:
         warnings.append(f"{foreign} rows belong to no block of '{space.name}'.")
-    for smaller, larger in violations[:3]:
+    for rows, smaller, larger in violations[:3]:
         warnings.append(
-            f"A larger block is faster: {larger} takes {table.rows[larger].value_ms:.4g} ms, {smaller} takes "
-            f"{table.rows[smaller].value_ms:.4g} ms."
+            f"A larger block is faster: {larger} takes {rows[larger].value_ms:.4g} ms, {smaller} takes "
+            f"{rows[smaller].value_ms:.4g} ms."
         )
     if noisy:
         warnings.append(
@@ -96,7 +103,8 @@ def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[Lat
         warnings.append(f"Rows equal those of {list(copied)} to the digit: a copy is no measurement.")
     if table.calibration is None:
         warnings.append("The table has no calibration: intervals are the default 0.8 to 1.25 of the estimate.")
-    return TableReport(len(table.rows), missing, violations, copied, noisy, tuple(errors), tuple(warnings))
+    pairs = tuple((smaller, larger) for _, smaller, larger in violations)
+    return TableReport(table.n_rows, missing, pairs, copied, noisy, tuple(errors), tuple(warnings))
 
 
 def describe_missing(missing: tuple[BlockSpec, ...]) -> str:
@@ -105,29 +113,39 @@ def describe_missing(missing: tuple[BlockSpec, ...]) -> str:
     return f"{len(missing)} blocks have no row, such as {', '.join(map(str, missing[:3]))}{more}"
 
 
-def _monotonicity_violations(table: LatencyTable) -> tuple[tuple[BlockSpec, BlockSpec], ...]:
+def _n_foreign(table: LatencyTable, space: SearchSpace) -> int:
+    at = blocks_by_resolution(space)
+    every = set().union(*at.values())
+    return sum(
+        len(rows.keys() - (every if resolution is None else at.get(resolution, set())))
+        for resolution, rows in table.row_groups()
+    )
+
+
+def _monotonicity_violations(rows: Rows) -> list[tuple[Rows, BlockSpec, BlockSpec]]:
     groups: dict[tuple[str, BlockSpec], list[BlockSpec]] = {}
-    for spec in table.rows:
+    for spec in rows:
         groups.setdefault(("kernel_size", replace(spec, kernel_size=0)), []).append(spec)
         # Squeeze-excite follows the inner width.
         groups.setdefault(("mid_chs", replace(spec, mid_chs=0, se_chs=int(spec.se_chs > 0))), []).append(spec)
     found = []
     for (dimension, _), specs in groups.items():
         for smaller, larger in combinations(sorted(specs, key=lambda spec: int(getattr(spec, dimension))), 2):
-            few, many = table.rows[smaller], table.rows[larger]
+            few, many = rows[smaller], rows[larger]
             noise_ms = 2 * hypot(few.std_ms, many.std_ms)
             if many.value_ms < min(FASTER_SHARE * few.value_ms, few.value_ms - noise_ms):
                 found.append((smaller, larger))
-    return tuple(sorted(found))
+    return [(rows, smaller, larger) for smaller, larger in sorted(found)]
 
 
 def _copied_from(table: LatencyTable, others: Iterable[LatencyTable]) -> tuple[str, ...]:
     copied = set()
     for other in others:
-        shared = [spec for spec in table.rows if spec in other.rows]
+        pairs = ((rows, other.rows if at is None else other.rows_at.get(at, {})) for at, rows in table.row_groups())
+        shared = [(ours[spec], theirs[spec]) for ours, theirs in pairs for spec in ours if spec in theirs]
         if other.device.device_id == table.device.device_id or len(shared) < MIN_SHARED_ROWS:
             continue
-        equal = sum(table.rows[spec].value_ms == other.rows[spec].value_ms for spec in shared)
+        equal = sum(stats.value_ms == known.value_ms for stats, known in shared)
         if equal >= COPIED_SHARE * len(shared):
             copied.add(other.device.device_id)
     return tuple(sorted(copied))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +32,8 @@ def import_ofa_tables(
 ) -> LatencyTable:
     """Read a folder of `<resolution>_lookup_table.yaml` in the once-for-all reference's MobileNetV3 grammar.
 
-    A block that several files hold (the head, and stages where sizes round alike) becomes one row: the mean weighted by
-    counts, and the spread of all measurements together. On the note10 tables this moves sums by less than 0.5 %.
+    Every row holds for the resolution of its file: a block that several files have (the head, and stages where sizes
+    round alike) took different times in them, and sums shall be the published ones.
 
     Args:
         folder: Files of other resolutions than the space's are ignored.
@@ -59,17 +58,17 @@ def import_ofa_tables(
         raise TableFormatError(
             f"{folder} holds no file such as {space.resolutions[0]}{_SUFFIX}; the resolutions wanted are {wanted}."
         )
-    samples: dict[BlockSpec, list[LatencyStats]] = {}
+    rows_at: dict[int, dict[BlockSpec, LatencyStats]] = {}
     unknown_keys, missing_keys = 0, 0
     for resolution, path in files.items():
         entries = _load_yaml(path)
         keys = ofa_keys(space, resolution)
         unknown_keys += len(set(entries) - set(keys))
         missing_keys += len(set(keys) - set(entries))
-        for key, spec in keys.items():
-            if key in entries:
-                samples.setdefault(spec, []).append(_read_entry(path, key, entries[key]))
-    if not samples:
+        rows_at[resolution] = {
+            spec: _read_entry(path, key, entries[key]) for key, spec in keys.items() if key in entries
+        }
+    if not any(rows_at.values()):
         raise TableFormatError(f"No key of {folder} fits a block of '{space.name}'. Choose the space with its widths.")
     return LatencyTable(
         device=device
@@ -84,7 +83,8 @@ def import_ofa_tables(
             "missing_keys": missing_keys,
             "notes": "threads and runtime version were not published; 1 and 'unknown' are placeholders",
         },
-        rows={spec: _pool(entries) for spec, entries in samples.items()},
+        rows={},
+        rows_at=rows_at,
     )
 
 
@@ -149,11 +149,3 @@ def _read_entry(path: Path, key: str, entry: Any) -> LatencyStats:
         raise TableFormatError(f"{path}: '{key}' needs 'mean', 'std' and 'count', got {entry!r}.") from error
     except TableFormatError as error:
         raise TableFormatError(f"{path}: '{key}': {error}") from error
-
-
-def _pool(entries: list[LatencyStats]) -> LatencyStats:
-    count = sum(entry.count for entry in entries)
-    mean = sum(entry.count * entry.value_ms for entry in entries) / count
-    second = sum(entry.count * (entry.std_ms**2 + (entry.value_ms - mean) ** 2) for entry in entries) / count
-    # One entry keeps its numbers to the digit.
-    return entries[0] if len(entries) == 1 else LatencyStats(mean, sqrt(second), count, "mean")

@@ -10,9 +10,9 @@ from latency_tables.errors import DeviceMismatchError, InvalidSettingError, Miss
 from supernet.spaces.costs import AdditiveCost, blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Sequence
 
-    from latency_tables.table import LatencyTable
+    from latency_tables.table import LatencyStats, LatencyTable
     from supernet.spaces.arch import Arch
     from supernet.spaces.blocks import BlockSpec
     from supernet.spaces.space import SearchSpace
@@ -61,7 +61,7 @@ class LatencyEstimator:
                 f"The table of '{table.device.device_id}' is for the space '{table.space}', not for '{space.name}'. "
                 "Register or measure a table for this space."
             )
-        by_resolution = missing_blocks(table.rows, space)
+        by_resolution = missing_blocks(table, space)
         self.table = table
         self.space = space
         self.calibration = table.calibration or Calibration()
@@ -70,7 +70,12 @@ class LatencyEstimator:
         if not self.resolutions:
             nearest = min(self.missing, key=lambda resolution: len(self.missing[resolution]))
             raise self._missing_entry(nearest)
-        self.cost = AdditiveCost(space, self._block_ms, fixed=self.calibration.call_ms)
+        at = {
+            size: {spec: self._block_ms(stats) for spec, stats in rows.items()} for size, rows in table.rows_at.items()
+        }
+        self.cost = AdditiveCost(
+            space, lambda spec: self._block_ms(table.rows.get(spec)), fixed=self.calibration.call_ms, costs_at=at
+        )
 
     def estimate(self, archs: Sequence[Arch], *, level: float = LEVEL) -> list[LatencyEstimate]:
         """Latencies of archs, in their order.
@@ -100,8 +105,7 @@ class LatencyEstimator:
         """Measured over estimated latency at a confidence; see `Calibration.ratio_at`."""
         return self.calibration.ratio_at(quantile)
 
-    def _block_ms(self, spec: BlockSpec) -> float:
-        stats = self.table.rows.get(spec)
+    def _block_ms(self, stats: LatencyStats | None) -> float:
         if stats is None:
             return float("inf")
         return self.calibration.per_block_ms + self.calibration.slope * stats.value_ms
@@ -119,14 +123,21 @@ class LatencyEstimator:
         )
 
 
-def missing_blocks(rows: Container[BlockSpec], space: SearchSpace) -> dict[int, tuple[BlockSpec, ...]]:
+def missing_blocks(table: LatencyTable, space: SearchSpace) -> dict[int, tuple[BlockSpec, ...]]:
     """Blocks without a row at each resolution of a space, sorted; empty where the resolution is complete."""
-    missing: dict[int, set[BlockSpec]] = {resolution: set() for resolution in space.resolutions}
+    return {
+        resolution: tuple(sorted(spec for spec in blocks if table.stats_of(spec, resolution=resolution) is None))
+        for resolution, blocks in blocks_by_resolution(space).items()
+    }
+
+
+def blocks_by_resolution(space: SearchSpace) -> dict[int, set[BlockSpec]]:
+    """The distinct blocks of a space at each of its resolutions."""
+    blocks: dict[int, set[BlockSpec]] = {resolution: set() for resolution in space.resolutions}
     for index in range(len(space.positions)):
         for choices, spec in space.blocks_at(index):
-            if spec not in rows:
-                missing[space.resolutions[choices[0]]].add(spec)
-    return {resolution: tuple(sorted(blocks)) for resolution, blocks in missing.items()}
+            blocks[space.resolutions[choices[0]]].add(spec)
+    return blocks
 
 
 def recalibrate_table(

@@ -5,25 +5,28 @@ Input from outside is checked row by row; a table that exists is sound. It knows
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import isfinite
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from latency_tables.calibration import Calibration
 from latency_tables.device import DeviceProfile
 from latency_tables.errors import InvalidSettingError, TableFormatError
+from latency_tables.json_values import finite_number, key_difference, load_json
+from latency_tables.table_csv import read_csv, write_csv
 from supernet.spaces.blocks import Act, BlockKind, BlockSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+Key = TypeVar("Key", int, BlockSpec)
+Value = TypeVar("Value")
 
 FORMAT = "tailor-latency-table/1"
 STATISTICS = ("median", "mean")
@@ -36,7 +39,7 @@ SPEC_FIELDS = (
     *("act", "out_act", "se_chs", "shortcut", "norm", "bias"),
 )
 _HEADER = ("format", "device", "space", "source", "calibration")
-_CSV_VALUES = ("statistic", "latency_ms", "std_ms", "count")
+_OPTIONAL = ("resolution", "energy_mj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,11 @@ class LatencyStats:
 
     def __post_init__(self) -> None:
         """Refuse what no clock can show."""
-        if not 0 < _finite(self.statistic, self.value_ms) <= MAX_LATENCY_MS:
+        if not 0 < finite_number(self.statistic, self.value_ms) <= MAX_LATENCY_MS:
             raise TableFormatError(
                 f"'{self.statistic}' must be positive and at most {MAX_LATENCY_MS:g} milliseconds, got {self.value_ms}."
             )
-        if _finite("std", self.std_ms) < 0:
+        if finite_number("std", self.std_ms) < 0:
             raise TableFormatError(f"'std' must not be negative, got {self.std_ms}.")
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
             raise TableFormatError(f"'count' must be a whole number from 1, got {self.count!r}.")
@@ -96,6 +99,8 @@ class LatencyTable:
         rows: Latency of each block at the device's batch size, the cost of a call taken off.
         calibration: How sums of rows relate to whole networks; None where nobody measured any.
         energy_mj: Energy of a block in millijoules, where known.
+        rows_at: By input resolution of the network: rows that hold for it alone and go before those in `rows`.
+        energy_mj_at: As `energy_mj`, for `rows_at`.
     """
 
     device: DeviceProfile
@@ -104,25 +109,39 @@ class LatencyTable:
     rows: Mapping[BlockSpec, LatencyStats]
     calibration: Calibration | None = None
     energy_mj: Mapping[BlockSpec, float] = field(default_factory=dict)
+    rows_at: Mapping[int, Mapping[BlockSpec, LatencyStats]] = field(default_factory=dict)
+    energy_mj_at: Mapping[int, Mapping[BlockSpec, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse empty tables and values JSON cannot hold; sort the rows."""
         if not isinstance(self.space, str) or not self.space:
             raise TableFormatError(f"'space' must be the name of a search space, got {self.space!r}.")
-        if not self.rows:
+        for resolution in {**self.rows_at, **self.energy_mj_at}:
+            _check_whole("resolution", resolution, least=1)
+        for name in ("rows", "energy_mj"):
+            object.__setattr__(self, name, _sorted(getattr(self, name)))
+        for name in ("rows_at", "energy_mj_at"):
+            groups = {key: _sorted(group) for key, group in getattr(self, name).items() if group}
+            object.__setattr__(self, name, _sorted(groups))
+        if not self.n_rows:
             raise TableFormatError("A latency table needs at least one row.")
-        if not set(self.energy_mj) <= set(self.rows):
+        groups_of_energy = [(self.energy_mj, self.rows)]
+        groups_of_energy += [(group, self.rows_at.get(size, {})) for size, group in self.energy_mj_at.items()]
+        if not all(set(energy) <= set(rows) for energy, rows in groups_of_energy):
             raise TableFormatError("'energy_mj' is known for blocks that have no latency.")
         try:
             source = json.loads(json.dumps(dict(self.source), allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
             raise TableFormatError(f"'source' must be an object of JSON values: {error}.") from error
         object.__setattr__(self, "source", MappingProxyType(source))
-        object.__setattr__(self, "rows", MappingProxyType(dict(sorted(self.rows.items()))))
-        object.__setattr__(self, "energy_mj", MappingProxyType(dict(sorted(self.energy_mj.items()))))
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, those for one resolution included."""
+        return len(self.rows) + sum(map(len, self.rows_at.values()))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -134,12 +153,25 @@ class LatencyTable:
         """The same rows with another calibration, and the given keys added to `source`."""
         return replace(self, calibration=calibration, source={**self.source, **source})
 
+    def stats_of(self, spec: BlockSpec, *, resolution: int) -> LatencyStats | None:
+        """Latency of a block in networks of an input resolution: the row for it, else the row for any, else None."""
+        at = self.rows_at.get(resolution)
+        return self.rows.get(spec) if at is None else at.get(spec) or self.rows.get(spec)
+
+    def row_groups(self) -> Iterator[tuple[int | None, Mapping[BlockSpec, LatencyStats]]]:
+        """Rows by the resolution they hold for: None (any) first, then ascending."""
+        yield None, self.rows
+        yield from self.rows_at.items()
+
     def to_dict(self) -> dict[str, Any]:
         """The whole table as JSON values."""
         rows = []
-        for spec, stats in self.rows.items():
-            row = spec_to_dict(spec) | {"latency_ms": stats.to_dict()}
-            rows.append(row | {"energy_mj": self.energy_mj[spec]} if spec in self.energy_mj else row)
+        for resolution, group in self.row_groups():
+            energy_mj = self.energy_mj if resolution is None else self.energy_mj_at.get(resolution, {})
+            for spec, stats in group.items():
+                row = spec_to_dict(spec) | {"latency_ms": stats.to_dict()}
+                row |= {} if resolution is None else {"resolution": resolution}
+                rows.append(row | {"energy_mj": energy_mj[spec]} if spec in energy_mj else row)
         return self._header() | {"rows": rows}
 
     def to_json(self) -> str:
@@ -151,19 +183,7 @@ class LatencyTable:
 
     def to_csv(self) -> str:
         """The same table as CSV: `# key: json` lines, then one line per row."""
-        lines = [f"# {key}: {json.dumps(value)}\n" for key, value in self._header().items()]
-        text = io.StringIO()
-        columns = [*SPEC_FIELDS, *_CSV_VALUES, *(["energy_mj"] if self.energy_mj else [])]
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        for spec, stats in self.rows.items():
-            cells = {name: _cell(value) for name, value in spec_to_dict(spec).items()}
-            cells |= {"statistic": stats.statistic, "count": str(stats.count)}
-            cells |= {"latency_ms": repr(stats.value_ms), "std_ms": repr(stats.std_ms)}
-            if self.energy_mj:
-                cells["energy_mj"] = repr(self.energy_mj[spec]) if spec in self.energy_mj else ""
-            writer.writerow(cells)
-        return "".join(lines) + text.getvalue()
+        return write_csv(self.to_dict(), spec_fields=SPEC_FIELDS)
 
     @classmethod
     def from_dict(cls, data: Any, *, space: str | None = None) -> LatencyTable:
@@ -180,7 +200,7 @@ class LatencyTable:
             raise TableFormatError(f"A latency table is a JSON object, got {type(data).__name__}.")
         if data.get("format") != FORMAT:
             raise TableFormatError(f"'format' must be {FORMAT!r}, got {data.get('format')!r}.")
-        unknown, missing = _difference(data, required=(*_HEADER[:-1], "rows"), optional=("calibration",))
+        unknown, missing = key_difference(data, required=(*_HEADER[:-1], "rows"), optional=("calibration",))
         if unknown or missing:
             raise TableFormatError(f"A table has the keys {[*_HEADER, 'rows']}; unknown {unknown}, missing {missing}.")
         if space is not None and data["space"] != space:
@@ -189,29 +209,32 @@ class LatencyTable:
             raise TableFormatError(f"'source' must be an object: who measured, when, how; got {data['source']!r}.")
         if not isinstance(data["rows"], list):
             raise TableFormatError(f"'rows' must be a list, got {type(data['rows']).__name__}.")
-        rows: dict[BlockSpec, LatencyStats] = {}
-        numbers: dict[BlockSpec, int] = {}
-        energy_mj: dict[BlockSpec, float] = {}
+        rows: dict[int | None, dict[BlockSpec, LatencyStats]] = {None: {}}
+        energy_mj: dict[int | None, dict[BlockSpec, float]] = {None: {}}
+        numbers: dict[tuple[int | None, BlockSpec], int] = {}
         for number, row in enumerate(data["rows"], 1):
             try:
-                spec, stats, energy = _read_row(row)
+                resolution, spec, stats, energy = _read_row(row)
             except TableFormatError as error:
                 raise TableFormatError(f"Row {number}: {error}", row=number) from error
-            if spec in rows:
+            first = numbers.setdefault((resolution, spec), number)
+            if first != number:
                 raise TableFormatError(
-                    f"Row {number} repeats the block of row {numbers[spec]}; keep one row per block.", row=number
+                    f"Row {number} repeats the block of row {first}; keep one row per block and resolution.", row=number
                 )
-            rows[spec], numbers[spec] = stats, number
+            rows.setdefault(resolution, {})[spec] = stats
             if energy is not None:
-                energy_mj[spec] = energy
+                energy_mj.setdefault(resolution, {})[spec] = energy
         calibration = data.get("calibration")
         return cls(
             device=DeviceProfile.from_dict(data["device"]),
             space=data["space"],
             source=data["source"],
-            rows=rows,
+            rows=rows.pop(None),
             calibration=None if calibration is None else Calibration.from_dict(calibration),
-            energy_mj=energy_mj,
+            energy_mj=energy_mj.pop(None),
+            rows_at={size: group for size, group in rows.items() if size is not None},
+            energy_mj_at={size: group for size, group in energy_mj.items() if size is not None},
         )
 
     def _header(self) -> dict[str, Any]:
@@ -231,7 +254,7 @@ def parse_table(text: str, *, space: str | None = None) -> LatencyTable:
         TableFormatError: See `LatencyTable.from_dict`; or the text is neither JSON nor CSV.
     """
     text = text.removeprefix("\ufeff")
-    data = _load_json(text, "table") if text.lstrip().startswith(("{", "[")) else _read_csv(text)
+    data = load_json(text, "table") if text.lstrip().startswith(("{", "[")) else read_csv(text, spec_fields=SPEC_FIELDS)
     return LatencyTable.from_dict(data, space=space)
 
 
@@ -281,13 +304,11 @@ def spec_from_dict(data: Any) -> BlockSpec:
     """
     if not isinstance(data, dict):
         raise TableFormatError(f"A block spec is an object with the keys {list(SPEC_FIELDS)}, got {data!r}.")
-    unknown, missing = _difference(data, required=SPEC_FIELDS)
+    unknown, missing = key_difference(data, required=SPEC_FIELDS)
     if unknown or missing:
         raise TableFormatError(f"A block spec has the keys {list(SPEC_FIELDS)}; unknown {unknown}, missing {missing}.")
     for name in (*_POSITIVE, "se_chs"):
-        value, least = data[name], 0 if name == "se_chs" else 1
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
-            raise TableFormatError(f"'{name}' must be a whole number from {least} to 1000000, got {value!r}.")
+        _check_whole(name, data[name], least=0 if name == "se_chs" else 1)
     if data["kernel_size"] % 2 == 0:
         raise TableFormatError(f"'kernel_size' must be odd, got {data['kernel_size']}.")
     for name in _FLAGS:
@@ -302,102 +323,29 @@ def spec_from_dict(data: Any) -> BlockSpec:
     return BlockSpec(**{**data, **members})
 
 
-def _read_row(row: Any) -> tuple[BlockSpec, LatencyStats, float | None]:
+def _read_row(row: Any) -> tuple[int | None, BlockSpec, LatencyStats, float | None]:
     if not isinstance(row, dict):
         raise TableFormatError(f"a row is an object, got {row!r}.")
-    unknown, missing = _difference(row, required=(*SPEC_FIELDS, "latency_ms"), optional=("energy_mj",))
+    required = (*SPEC_FIELDS, "latency_ms")
+    unknown, missing = key_difference(row, required=required, optional=_OPTIONAL)
     if unknown or missing:
         raise TableFormatError(
-            f"a row has the keys {[*SPEC_FIELDS, 'latency_ms']} and may have 'energy_mj'; unknown {unknown}, missing "
-            f"{missing}. Latencies are in milliseconds."
+            f"a row has the keys {list(required)} and may have {list(_OPTIONAL)}; unknown {unknown}, missing {missing}. "
+            "Latencies are in milliseconds."
         )
-    energy = row.get("energy_mj")
-    if energy is not None and _finite("energy_mj", energy) <= 0:
+    resolution, energy = row.get("resolution"), row.get("energy_mj")
+    if resolution is not None:
+        _check_whole("resolution", resolution, least=1)
+    if energy is not None and finite_number("energy_mj", energy) <= 0:
         raise TableFormatError(f"'energy_mj' must be positive, got {energy!r}.")
     spec = spec_from_dict({name: row[name] for name in SPEC_FIELDS})
-    return spec, LatencyStats.from_dict(row["latency_ms"]), energy
+    return resolution, spec, LatencyStats.from_dict(row["latency_ms"]), energy
 
 
-def _read_csv(text: str) -> dict[str, Any]:
-    """Turn CSV into the JSON form; cells keep their text where they are no JSON, for the row's own error."""
-    lines = text.splitlines()
-    data: dict[str, Any] = {}
-    while lines and lines[0].startswith("#"):
-        key, _, value = lines.pop(0).removeprefix("#").strip().partition(":")
-        if key in data:
-            raise TableFormatError(f"The CSV line '# {key}: …' occurs twice.")
-        data[key] = _load_json(value, f"CSV line '# {key}: …'")
-    if "format" not in data:
-        raise TableFormatError(f"This is neither a JSON table nor a CSV that starts with '# format: \"{FORMAT}\"'.")
-    reader = csv.DictReader(lines, strict=True)
-    rows = []
-    try:
-        columns = list(reader.fieldnames or [])
-        unknown, missing = _difference(
-            dict.fromkeys(columns), required=(*SPEC_FIELDS, *_CSV_VALUES), optional=("energy_mj",)
-        )
-        if unknown or missing or len(columns) != len(set(columns)):
-            raise TableFormatError(
-                f"The columns of a CSV table are {[*SPEC_FIELDS, *_CSV_VALUES]} and may have 'energy_mj'; unknown "
-                f"{unknown}, missing {missing}. Latencies are in milliseconds."
-            )
-        for number, cells in enumerate(reader, 1):
-            if None in cells or None in cells.values():
-                raise TableFormatError(f"Row {number}: it needs {len(columns)} cells.", row=number)
-            rows.append(_row_of_cells(cells))
-    except csv.Error as error:
-        raise TableFormatError(f"This CSV cannot be read: {error}.") from error
-    return data | {"rows": rows}
+def _check_whole(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
+        raise TableFormatError(f"'{name}' must be a whole number from {least} to 1000000, got {value!r}.")
 
 
-def _row_of_cells(cells: dict[str, str]) -> dict[str, Any]:
-    texts = ("kind", "act", "out_act")
-    row: dict[str, Any] = {name: cells[name] if name in texts else _value(cells[name]) for name in SPEC_FIELDS}
-    stats = {"std": _value(cells["std_ms"]), "count": _value(cells["count"])}
-    row["latency_ms"] = {cells["statistic"]: _value(cells["latency_ms"])} | stats
-    if cells.get("energy_mj"):
-        row["energy_mj"] = _value(cells["energy_mj"])
-    return row
-
-
-def _cell(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, bool) else str(value)
-
-
-def _value(cell: str) -> Any:
-    try:
-        return json.loads(cell, parse_constant=str)
-    except (ValueError, RecursionError):
-        return cell
-
-
-def _load_json(text: str, what: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise TableFormatError(f"This {what} is no JSON: {error}.") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
-    return data
-
-
-def _difference(
-    data: Mapping[Any, Any], *, required: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> tuple[list[str], list[str]]:
-    unknown = sorted(str(key) for key in data if key not in required and key not in optional)
-    return unknown, [key for key in required if key not in data]
-
-
-def _finite(name: str, value: Any) -> float:
-    wrong = isinstance(value, bool) or not isinstance(value, int | float)
-    if wrong or (isinstance(value, int) and abs(value) > 10**15) or not isfinite(value):
-        raise TableFormatError(f"'{name}' must be a finite number, got {value!r}.")
-    return float(value)
+def _sorted(mapping: Mapping[Key, Value]) -> Mapping[Key, Value]:
+    return MappingProxyType(dict(sorted(mapping.items(), key=itemgetter(0))))

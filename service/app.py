@@ -77,5 +77,12 @@ class _DocumentedApp(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             _, schema = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"] |= schema["$defs"]
+            schemas = document["components"]["schemas"]
+            schemas |= schema["$defs"]
+            # FastAPI adds its own 422 body to every route with a parameter; ours are declared where they can occur.
+            for operation in (operation for path in document["paths"].values() for operation in path.values()):
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
         return super().openapi()

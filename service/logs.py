@@ -48,7 +48,8 @@ def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> N
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for library in ("alembic", "dbos"):  # a line per migration at every first start
+    # They log a line per migration, and per node of every exported graph.
+    for library in ("alembic", "dbos", "onnxscript", "onnx_ir"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 

@@ -89,7 +89,7 @@ class InfeasibleBudgetError(SupernetError, ValueError):
 
 
 class TrainingDivergedError(SupernetError, ArithmeticError):
-    """The loss became NaN or infinite.
+    """The loss or its gradient became NaN or infinite.
 
     Attributes:
         step: Optimizer step, counted from 0 over the whole run.

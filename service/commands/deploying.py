@@ -62,8 +62,11 @@ def verify(
 
     from supernet.export.verify import verify_deployment
 
-    report = asdict(verify_deployment(folder))
+    report = verify_deployment(folder)
     if as_json:
-        print_json(report)
+        print_json({**asdict(report), "folder": str(folder)})
     else:
-        note(f"{folder} verifies: " + ", ".join(f"{name} {value}" for name, value in report.items()))
+        note(
+            f"{folder} verifies: arch {report.arch_id}, logits of {report.images} reference images "
+            f"at most {report.max_abs_diff:.1e} apart."
+        )

@@ -34,7 +34,9 @@ def serve(
 def worker(*, data_dir: DataDir = None) -> None:
     """Run the jobs of a data folder; one worker per folder."""
     from service.jobs.worker import run_worker
+    from service.logs import configure_logging
 
+    configure_logging()
     run_worker(_settings(data_dir))
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor
 
-from supernet.data.images import ImageSet, chunks
+from supernet.data.images import ImageSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,3 +91,8 @@ def evaluation_batches(
     for part in chunks(len(images), batch_size):
         batch = resize_batch(normalisation.apply(images.pixels[part]), resolution)
         yield batch, torch.from_numpy(images.labels[part])
+
+
+def chunks(n_items: int, batch_size: int) -> Iterator[slice]:
+    """Consecutive slices that cover `n_items`."""
+    return (slice(start, start + batch_size) for start in range(0, n_items, batch_size))

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from supernet.errors import InvalidDatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_CLASSES = 100_000
@@ -172,8 +172,3 @@ def _checked(pixels: list[NDArray[np.uint8]], labels: list[int], classes: tuple[
     if max(labels) >= len(classes):
         raise InvalidDatasetError(f"'{origin}' has the label {max(labels)} but names only {len(classes)} classes.")
     return ImageSet(np.stack(pixels), np.asarray(labels, np.int64), classes)
-
-
-def chunks(n_items: int, batch_size: int) -> Iterator[slice]:
-    """Consecutive slices that cover `n_items`."""
-    return (slice(start, start + batch_size) for start in range(0, n_items, batch_size))

@@ -90,7 +90,7 @@ def load_weights(supernet: Supernet, path: Path) -> None:
         raise InvalidBundleError(
             f"'{path}' does not fit '{supernet.space.name}': {len(wrong)} tensors, first {wrong[0]}."
         )
-    supernet.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
+    supernet.load_state_dict(tensors)
 
 
 def load_supernet(path: Path | str) -> Supernet:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from supernet.spaces.costs import Values
 
 _STEPS = 80
-_SMALLEST_STEP = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +67,25 @@ class Distances:
         exponent = self.network * (-0.5 / hyper.length**2) + self.resolution * (-0.5 / hyper.resolution_length**2)
         return hyper.amplitude * np.exp(exponent)
 
-    def gradient(self, hyper: Hyperparameters, targets: Values) -> Values:
-        """Of the log marginal likelihood of targets `(n,)` by the logarithm of each hyper-parameter, in field order."""
+    def log_likelihood(self, hyper: Hyperparameters, targets: Values) -> tuple[float, Values]:
+        """Log marginal likelihood of targets `(n,)`, and its gradient by the logarithm of each hyper-parameter."""
         bell = self._bell(hyper)
-        inverse = inverse_of(bell + hyper.slope * self.trend, hyper.noise)
+        covariance = bell + hyper.slope * self.trend
+        inverse = inverse_of(covariance, hyper.noise)
+        _, log_determinant = np.linalg.slogdet(inverse)
         weights = inverse @ targets
         pull = np.outer(weights, weights) - inverse
         pulled = pull * bell
-        by_hyperparameter = (
-            pulled.sum(),
-            np.vdot(pulled, self.network) / hyper.length**2,
-            np.vdot(pulled, self.resolution) / hyper.resolution_length**2,
-            np.vdot(pull, self.trend) * hyper.slope,
-            np.trace(pull) * hyper.noise,
+        gradient = 0.5 * np.array(
+            [
+                pulled.sum(),
+                np.vdot(pulled, self.network) / hyper.length**2,
+                np.vdot(pulled, self.resolution) / hyper.resolution_length**2,
+                np.vdot(pull, self.trend) * hyper.slope,
+                np.trace(pull) * hyper.noise,
+            ]
         )
-        return np.array([0.5 * float(value) for value in by_hyperparameter])
+        return float(0.5 * (log_determinant - targets @ weights - len(targets) * np.log(2 * np.pi))), gradient
 
 
 def squared_distances(points: NDArray[np.floating]) -> Values:
@@ -100,26 +103,22 @@ def inverse_of(covariance: Values, noise: float) -> Values:
 
 
 def choose_hyperparameters(distances: Distances, targets: Values) -> Hyperparameters:
-    """Climb the marginal likelihood.
+    """Maximise the marginal likelihood over the logarithms of the hyper-parameters, within bounds.
 
     Args:
         distances: Of the training archs to each other.
         targets: `(n,)`, mean 0 and variance 1.
-
-    Differs from the usual quasi-Newton search: each logarithm moves by a step that grows while its gradient keeps its
-    sign and halves when it turns (Riedmiller & Braun 1993), which needs no line search and no library.
     """
-    position = np.log(list(asdict(Hyperparameters()).values()))
-    steps = np.full(len(position), 0.3)
-    before = np.zeros(len(position))
-    for _ in range(_STEPS):
-        gradient = distances.gradient(Hyperparameters(*np.exp(position).tolist()), targets)
-        steps = np.clip(steps * np.select([gradient * before > 0, gradient * before < 0], [1.3, 0.5], 1.0), 0, 1)
-        moved = np.clip(position + np.sign(gradient) * steps, *_BOUNDS)
-        before, shift, position = gradient, np.abs(moved - position).max(), moved
-        if shift < _SMALLEST_STEP:
-            break
-    return Hyperparameters(*np.exp(position).tolist())
+    # Only fitting needs it, so that predictions run on numpy alone.
+    from scipy.optimize import minimize
+
+    def loss(position: Values) -> tuple[float, Values]:
+        value, gradient = distances.log_likelihood(Hyperparameters(*np.exp(position).tolist()), targets)
+        return -value, -gradient
+
+    start = np.log(list(asdict(Hyperparameters()).values()))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS.T, options={"maxiter": _STEPS})
+    return Hyperparameters(*np.exp(found.x).tolist())
 
 
 def left_out(inverse: Values, targets: Values, folds: Iterable[NDArray[np.intp]]) -> tuple[Values, Values]:

@@ -19,7 +19,7 @@ _SMALLEST, _LARGEST = 24, 800
 # Chance of each gene to be redrawn, generation by generation: wide and narrow steps in turn.
 _MUTATION = (0.1, 0.05, 0.02)
 # Generations in a row with so small a share of new archs that what the budgets leave counts as exhausted.
-_DRY, _POOR = 5, 0.02
+_DRY, _POOR = 8, 0.1
 # Parents whose neighbours are tried where mutants are hardly ever new.
 _SURROUNDED = 8
 # Share of the evaluations kept for the neighbourhood of the best arch.
@@ -56,7 +56,7 @@ def evolve(problem: SearchProblem, *, evaluations: int = 10_000, seed: int = 0) 
         if trials.left <= polish_at:
             polish_at = -1
             _polish(trials, rng)
-        parents = trials.best(max(2, size // 4))
+        parents = trials.best(max(4, size // 4) * (1 + dry))
         children = _children(problem, parents, size, generation=generations, rng=rng)
         n_new = trials.add(repair(problem, children, anchor, rng=rng, attempts=2))
         if n_new < _POOR * size:

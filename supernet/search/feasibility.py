@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Largest share of genes that one attempt of a repair takes from the anchor.
 _MIXED = 0.5
 _WEIGHTINGS = 30
-_DESCENTS = 25
+_DESCENTS, _IDLE = 20, 2
 _KEPT = 24
 
 
@@ -135,11 +135,13 @@ def _weighted(problem: SearchProblem, weights: Values) -> list[Values]:
 
 def _descend(problem: SearchProblem, rows: Rows, rng: np.random.Generator) -> Rows:
     """The row with the least summed relative excess that a bounded descent finds."""
+    least, idle = np.inf, 0
     for _ in range(_DESCENTS):
         rows = np.unique(rows, axis=0)
         violations = np.maximum(problem.excesses(rows), 0).sum(axis=0)
         rows = rows[np.argsort(violations, kind="stable")[:_KEPT]]
-        if violations.min() == 0:
+        least, idle = violations.min(), 0 if violations.min() < least else idle + 1
+        if least == 0 or idle == _IDLE:
             break
         mutants = problem.space.mutate_rows(np.repeat(rows, 4, axis=0), rng, probability=0.05)
         mixed = problem.space.crossover_rows(rows, rng.permutation(rows), rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from supernet.errors import InvalidArchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from supernet.spaces.space import SearchSpace
 
 
@@ -65,7 +64,7 @@ class Arch:
         Raises:
             InvalidArchError: A key is unknown or missing, or a value has the wrong type.
         """
-        if not isinstance(data, dict):
+        if not isinstance(data, Mapping):
             raise InvalidArchError(f"An arch is a JSON object with the key 'resolution', got {type(data).__name__}.")
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(data) - set(known))

@@ -12,7 +12,7 @@ from supernet.errors import InvalidArchError
 from supernet.spaces.space import Rows, SearchSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from supernet.spaces.arch import Arch
     from supernet.spaces.blocks import BlockSpec
@@ -49,20 +49,30 @@ class AdditiveCost:
         space: The space the rows belong to.
         cost_of: Cost of one block; called once per distinct block.
         fixed: Added once per arch.
+        costs_at: By resolution of the arch: costs that hold for it alone and go before `cost_of`.
     """
 
-    def __init__(self, space: SearchSpace, cost_of: Callable[[BlockSpec], float], *, fixed: float = 0.0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        cost_of: Callable[[BlockSpec], float],
+        *,
+        fixed: float = 0.0,
+        costs_at: Mapping[int, Mapping[BlockSpec, float]] | None = None,
+    ) -> None:
         self.space = space
         self.fixed = fixed
         known: dict[BlockSpec, float] = {}
+        before = [(costs_at or {}).get(resolution, {}) for resolution in space.resolutions]
         self.tables: list[Values] = []
         """Per position: cost by the choices of `genes_of(position)`, one axis per gene."""
         for index, position in enumerate(space.positions):
             table = np.empty([len(space.genes[gene].choices) for gene in space.genes_of(position)])
             for choices, spec in space.blocks_at(index):
-                if spec not in known:
+                special = before[choices[0]].get(spec)
+                if special is None and spec not in known:
                     known[spec] = float(cost_of(spec))
-                table[choices] = known[spec]
+                table[choices] = known[spec] if special is None else special
             self.tables.append(table)
 
     def __call__(self, rows: Rows) -> Values:

@@ -245,12 +245,8 @@ class SearchSpace:
 
     def skipped_genes(self, rows: Rows) -> NDArray[np.bool_]:
         """Mark the genes of blocks beyond their stage's depth; same shape as `rows`."""
-        skipped = np.zeros(rows.shape, bool)
-        for position, active in zip(self.positions, self.active_blocks(rows).T, strict=True):
-            for gene in (position.kernel_gene, position.expand_gene):
-                if gene >= 0:
-                    skipped[:, gene] = ~active
-        return skipped
+        depth_genes, least = self._depths_of_genes
+        return rows[:, depth_genes] < least
 
     def active_blocks(self, rows: Rows) -> NDArray[np.bool_]:
         """Mark the blocks that run.
@@ -258,12 +254,8 @@ class SearchSpace:
         Returns:
             `(n_archs, n_positions)` bool.
         """
-        active = np.ones((len(rows), len(self.positions)), bool)
-        for column, position in enumerate(self.positions):
-            depths = np.asarray(self.stages[position.stage].depths)
-            if position.depth_gene >= 0:
-                active[:, column] = depths[rows[:, position.depth_gene]] > position.block
-        return active
+        depth_genes, least = self._depths_of_positions
+        return rows[:, depth_genes] >= least
 
     def smallest(self) -> Arch:
         """The first choice everywhere."""
@@ -391,6 +383,28 @@ class SearchSpace:
             raise InvalidSpaceError(f"This space cannot be read: {error}") from error
 
     # ------------------------------------------------------------------ private
+
+    @cached_property
+    def _depths_of_positions(self) -> tuple[NDArray[np.intp], Rows]:
+        """Per position: the gene of its stage's depth, and the least index of it at which the block runs.
+
+        Where the depth is fixed any gene with the index 0 says "always".
+        """
+        genes = [max(position.depth_gene, 0) for position in self.positions]
+        least = [
+            sum(depth <= position.block for depth in self.stages[position.stage].depths) for position in self.positions
+        ]
+        return np.array(genes), np.array(least, np.int16)
+
+    @cached_property
+    def _depths_of_genes(self) -> tuple[NDArray[np.intp], Rows]:
+        """Per gene: the same for its block; a gene of no single block is never skipped."""
+        genes, least = np.zeros(len(self.genes), np.intp), np.zeros(len(self.genes), np.int16)
+        for position, gene_of_depth, needed in zip(self.positions, *self._depths_of_positions, strict=True):
+            for gene in (position.kernel_gene, position.expand_gene):
+                if gene >= 0:
+                    genes[gene], least[gene] = gene_of_depth, needed
+        return genes, least
 
     def _row_of(self, arch: Arch) -> Rows:
         row = np.zeros(len(self.genes), np.int16)

@@ -97,7 +97,11 @@ class SearchModel(BaseModel):
                 "seconds": 0.21,
                 "source": "evolution",
                 "versions": {"table": 1, "supernet": "5d41…", "predictor": "7d79…", "tailor": "0.1.0"},
-                "deployment": None,
+                "deployment": {
+                    "id": "5b1e8a52c3a94c0f8f2d1d7c6b9e0a41",
+                    "state": "queued",
+                    "job": {"id": "c2a2f1d09e6b4b6c8d6f5b1a7e3d9c20", "state": "queued"},
+                },
             }
         }
     )

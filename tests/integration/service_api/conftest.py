@@ -25,6 +25,7 @@ from service.db.migrate import upgrade
 from service.db.models import Base
 from service.jobs.states import JobState
 from service.settings import Settings
+from service.usecases.latency_tables import register_table
 from service.usecases.shipped import register_shipped
 from supernet import bundle as bundle_module
 from supernet.bundle import write_manifest
@@ -92,10 +93,24 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, shipped: None) -> Path:
     return settings.data_dir
 
 
+@pytest.fixture(scope="session")
+def prepared_with_table(tmp_path_factory: pytest.TempPathFactory, prepared: Path, make_table: TableMaker) -> Path:
+    """The same, after a table was registered."""
+    folder = tmp_path_factory.mktemp("with_table") / "data"
+    shutil.copytree(prepared, folder)
+    engine = build_engine(Settings(data_dir=folder))
+    with session_scope(session_factory(engine)) as session:
+        register_table(session, make_table())
+    engine.dispose()
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path: Path, prepared: Path) -> Settings:
+def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     data_dir = tmp_path / "data"
-    shutil.copytree(prepared, data_dir)
+    # Checking and storing the table takes longer than most tests.
+    source = "prepared_with_table" if "with_table" in request.fixturenames else "prepared"
+    shutil.copytree(request.getfixturevalue(source), data_dir)
     return Settings(data_dir=data_dir, max_body_bytes=300_000, search_evaluations=500)
 
 
@@ -136,9 +151,8 @@ def table_url() -> str:
 
 
 @pytest.fixture
-def with_table(client: TestClient, make_table: TableMaker, table_url: str) -> TestClient:
-    """The client, after a table was registered."""
-    assert client.put(table_url, json=make_table().to_dict()).status_code == 201
+def with_table(client: TestClient) -> TestClient:
+    """The client of a service that has version 1 of the bench device's table."""
     return client
 
 

@@ -177,7 +177,9 @@ def test_a_range_outside_the_file_is_refused(with_table, model_url, problem, wan
     assert response.headers["content-range"] == "bytes */10"
 
 
-@pytest.mark.parametrize("wanted", ["bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=-", "", "bytes=" + "9" * 30 + "-"])
+@pytest.mark.parametrize(
+    "wanted", ["bytes=0-1,4-5", "lines=1-2", "bytes=a-b", "bytes=-", "", "bytes=" + "9" * 30 + "-"]
+)
 def test_other_ranges_are_ignored(with_table, model_url, wanted: str):
     response = with_table.get(model_url, headers={"range": wanted})
     assert (response.status_code, response.content) == (200, MODEL)

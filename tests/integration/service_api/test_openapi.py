@@ -120,6 +120,7 @@ def test_the_main_calls_have_examples_that_work(document, with_table, make_table
 def test_examples_of_answers_have_the_fields_of_real_ones(document, ask, with_table):
     schemas = document["components"]["schemas"]
     search = ask(deploy=True).json()
+    absent = {name for name, value in search.items() if value is None}  # the document leaves null members out
     deployment = with_table.get(f"/v1/deployments/{search['deployment']['id']}").json()
-    assert set(schemas["SearchModel"]["example"]) == set(search)
-    assert set(schemas["DeploymentModel"]["example"]) == set(deployment)
+    assert set(schemas["SearchModel"]["example"]) == set(search) - absent
+    assert set(schemas["DeploymentModel"]["example"]) == set(deployment) - {"error", "files"}

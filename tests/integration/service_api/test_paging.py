@@ -60,7 +60,9 @@ def test_items_of_one_moment_are_told_apart_by_id(client, post_device, monkeypat
 
 
 @pytest.mark.parametrize("path", LISTS)
-@pytest.mark.parametrize("cursor", ["x", "", "AAAA", "WyJub3ciLCAieCJd", "WzEsIDJd", "bnVsbA", "W10", "a b", "ü" * 10, "A" * 401])
+@pytest.mark.parametrize(
+    "cursor", ["x", "", "AAAA", "WyJub3ciLCAieCJd", "WzEsIDJd", "bnVsbA", "W10", "a b", "ü" * 10, "A" * 401]
+)
 def test_a_cursor_of_somebody_else_is_refused(client, path: str, cursor: str):
     response = client.get(path, params={"cursor": cursor})
     assert response.status_code == 422

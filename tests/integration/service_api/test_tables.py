@@ -21,7 +21,11 @@ def test_a_table_creates_its_device_and_answers_with_the_report(client, make_tab
     assert response.status_code == 201
     body = response.json()
     assert (body["device"], body["space"], body["version"], body["created"]) == ("bench-1t", "cifar_mbv3", 1, True)
-    assert (body["report"]["rows"], body["report"]["missing"], body["report"]["errors"]) == (len(make_table().rows), 0, [])
+    assert (body["report"]["rows"], body["report"]["missing"], body["report"]["errors"]) == (
+        len(make_table().rows),
+        0,
+        [],
+    )
     assert [(table["space"], table["version"]) for table in client.get("/v1/devices/bench-1t").json()["tables"]] == [
         ("cifar_mbv3", 1)
     ]
@@ -66,7 +70,16 @@ def test_a_table_is_given_as_asked(with_table, make_table, table_url, query: str
     assert parse_table(response.text) == make_table()
 
 
-@pytest.mark.parametrize(("query", "status"), [("?version=2", 404), ("?version=0", 422), ("?version=x", 422), ("?format=xml", 422), ("?version=99999999999999", 422)])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("?version=2", 404),
+        ("?version=0", 422),
+        ("?version=x", 422),
+        ("?format=xml", 422),
+        ("?version=99999999999999", 422),
+    ],
+)
 def test_a_version_that_is_not_there(with_table, table_url, query: str, status: int):
     assert with_table.get(f"{table_url}{query}").status_code == status
 
@@ -120,7 +133,7 @@ def test_a_copy_of_another_devices_table_is_reported(with_table, make_table):
         (b"", CSV, 422),
         (b"kind,latency\nconv,3\n", CSV, 422),
         (b"{}", CSV, 422),
-        (b"# source: {\"a\": 1e999}\n", CSV, 422),
+        (b'# source: {"a": 1e999}\n', CSV, 422),
         (b"x", {"content-type": "application/octet-stream"}, 415),
         (b"x", {}, 415),
     ],
@@ -165,7 +178,9 @@ def test_a_mutated_table_is_stored_whole_or_not_at_all(client, make_table, table
     for _ in range(data.draw(st.integers(1, 3))):
         place = document
         while True:
-            key = data.draw(st.sampled_from(sorted(place)) if isinstance(place, dict) else st.integers(0, len(place) - 1))
+            key = data.draw(
+                st.sampled_from(sorted(place)) if isinstance(place, dict) else st.integers(0, len(place) - 1)
+            )
             if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
                 place = place[key]
                 continue
