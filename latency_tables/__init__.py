@@ -2,7 +2,9 @@
 
 device         where something was measured
 probe          which machine this is
-table          measured blocks, as JSON and CSV
+table          measured blocks
+table_csv      their CSV form
+json_values    JSON read strictly
 check          what a table lacks and what looks wrong in it
 calibration    how sums of rows relate to whole networks
 estimator      latencies of archs, without the hardware

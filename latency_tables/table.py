@@ -330,8 +330,8 @@ def _read_row(row: Any) -> tuple[int | None, BlockSpec, LatencyStats, float | No
     unknown, missing = key_difference(row, required=required, optional=_OPTIONAL)
     if unknown or missing:
         raise TableFormatError(
-            f"a row has the keys {list(required)} and may have {list(_OPTIONAL)}; unknown {unknown}, missing {missing}. "
-            "Latencies are in milliseconds."
+            f"a row has the keys {list(required)} and may have {list(_OPTIONAL)}; unknown {unknown}, missing "
+            f"{missing}. Latencies are in milliseconds."
         )
     resolution, energy = row.get("resolution"), row.get("energy_mj")
     if resolution is not None:

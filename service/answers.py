@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from service.errors import ConflictError
 from supernet.search.evolution import evolve
 from supernet.search.problem import Constraint, SearchProblem
-from supernet.spaces.costs import AdditiveCost, macs, macs_cost, params, params_cost
+from supernet.spaces.costs import macs, macs_cost, params, params_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,36 +23,31 @@ TEST_IMAGES = 10_000
 BYTES_PER_PARAM = {"fp32": 4}
 
 
-@dataclass(frozen=True)
-class Knowledge:
-    """What an answer is made from: the estimator and the predictor must be of this space."""
+def common_resolutions(
+    space: SearchSpace, estimator: LatencyEstimator, predictor: AccuracyPredictor | None
+) -> tuple[int, ...]:
+    """The resolutions that space, table and, where there is one, predictor know; others cannot be searched.
 
-    space: SearchSpace
-    predictor: AccuracyPredictor
-    estimator: LatencyEstimator
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """What space, table and predictor all know; others cannot be searched.
-
-        Raises:
-            ConflictError: `no_common_resolution`.
-        """
-        known = set(self.estimator.resolutions) & set(self.predictor.resolutions)
-        common = tuple(resolution for resolution in self.space.resolutions if resolution in known)
-        if not common:
-            raise ConflictError(
-                f"Space '{self.space.name}' has no resolution that both the table ({list(self.estimator.resolutions)}) "
-                f"and the predictor ({list(self.predictor.resolutions)}) know. Measure the table at these.",
-                code="no_common_resolution",
-            )
-        return common
+    Raises:
+        ConflictError: `no_common_resolution`.
+    """
+    predicted = predictor.resolutions if predictor else space.resolutions
+    known = set(estimator.resolutions) & set(predicted)
+    common = tuple(resolution for resolution in space.resolutions if resolution in known)
+    if not common:
+        raise ConflictError(
+            f"Space {list(space.resolutions)}, table {list(estimator.resolutions)} and predictor {list(predicted)} "
+            "know no resolution in common. Measure a table with the predictor's resolutions.",
+            code="no_common_resolution",
+        )
+    return common
 
 
 def find_best(
-    knowledge: Knowledge,
-    constraints: Mapping[str, float],
+    predictor: AccuracyPredictor,
+    estimator: LatencyEstimator,
     *,
+    constraints: Mapping[str, float],
     confidence: float | None,
     precision: str,
     evaluations: int,
@@ -64,7 +57,8 @@ def find_best(
     """Search for the most accurate arch within the constraints.
 
     Args:
-        knowledge: Of the supernet and the device.
+        predictor: Of the supernet.
+        estimator: Of the device, for the predictor's space.
         constraints: Upper limit by name: `latency_ms`, `macs`, `params`, `size_bytes`.
         confidence: Quantile of the latency that is held to the budget; None for the estimate itself.
         precision: Decides the bytes per parameter.
@@ -76,30 +70,33 @@ def find_best(
         The arch, and the parts of the search object that describe it and the search.
 
     Raises:
-        ConflictError: As `Knowledge.resolutions`.
+        ConflictError: `no_common_resolution`.
         InvalidConfigError: A resolution or a limit that is not on offer.
         InfeasibleBudgetError: Nothing meets the constraints.
     """
+    space = predictor.space
     costs = {
-        "latency_ms": lambda: _at_confidence(knowledge.estimator, confidence),
-        "macs": lambda: macs_cost(knowledge.space),
-        "params": lambda: params_cost(knowledge.space),
-        "size_bytes": lambda: size_cost(knowledge.space, precision),
+        # A quantile of the latency is a multiple of the estimate. The cost is scaled rather than the budget, so that an
+        # infeasible budget is reported in what was asked for.
+        "latency_ms": estimator.cost if confidence is None else estimator.cost.scaled(estimator.ratio_at(confidence)),
+        "macs": macs_cost(space),
+        "params": params_cost(space),
+        "size_bytes": params_cost(space).scaled(BYTES_PER_PARAM[precision]),
     }
     problem = SearchProblem(
-        space=knowledge.space,
-        accuracy=knowledge.predictor.predict,
-        constraints=tuple(Constraint(name, costs[name](), float(limit)) for name, limit in constraints.items()),
-        resolutions=tuple(resolutions) if resolutions else knowledge.resolutions,
+        space=space,
+        accuracy=predictor.predict,
+        constraints=tuple(Constraint(name, costs[name], float(limit)) for name, limit in constraints.items()),
+        resolutions=tuple(resolutions) if resolutions else common_resolutions(space, estimator, predictor),
     )
     found = evolve(problem, evaluations=evaluations, seed=seed)
     return found.arch, {
         "arch": found.arch.to_dict(),
         "arch_id": found.arch.arch_id,
-        "accuracy": predict_accuracy(knowledge.predictor, found.arch),
-        "latency_ms": estimate_latency(knowledge.estimator, found.arch),
+        "accuracy": predict_accuracy(predictor, found.arch),
+        "latency_ms": estimate_latency(estimator, found.arch),
         "latencies": None,
-        **sizes_of(knowledge.space, found.arch, precision=precision),
+        **sizes_of(space, found.arch, precision=precision),
         "peak_memory_bytes": None,
         "evaluations": found.evaluations,
         "seconds": found.seconds,
@@ -132,26 +129,7 @@ def estimate_latency(estimator: LatencyEstimator, arch: Arch) -> dict[str, Any]:
     }
 
 
-def size_cost(space: SearchSpace, precision: str) -> AdditiveCost:
-    """Bytes of the parameters of whole populations."""
-    return AdditiveCost(space, lambda spec: spec.params * BYTES_PER_PARAM[precision])
-
-
 def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int]:
     """`{macs, params, size_bytes}` of one arch."""
     count = params(space, arch)
     return {"macs": macs(space, arch), "params": count, "size_bytes": count * BYTES_PER_PARAM[precision]}
-
-
-def _at_confidence(estimator: LatencyEstimator, confidence: float | None) -> AdditiveCost:
-    """The upper quantile of the latency; it is a multiple of the estimate, so it adds up over blocks as well.
-
-    The cost is scaled rather than the budget, so that an infeasible budget is reported in what was asked for.
-    """
-    if confidence is None:
-        return estimator.cost
-    ratio = estimator.ratio_at(confidence)
-    scaled = copy(estimator.cost)
-    scaled.tables = [table * ratio for table in scaled.tables]
-    scaled.fixed = scaled.fixed * ratio
-    return scaled

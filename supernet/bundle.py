@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class BundleManifest:
                 versions=dict(data["versions"]),
             )
             found = str(data["space_fingerprint"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             if isinstance(error, InvalidSpaceError):
                 raise InvalidBundleError(f"The bundle's search space is broken: {error}") from error
             raise InvalidBundleError(f"The bundle's manifest is incomplete or malformed: {error!r}.") from error
@@ -97,6 +98,13 @@ class BundleManifest:
         if len(manifest.classes) != manifest.space.classes:
             raise InvalidBundleError(
                 f"The bundle names {len(manifest.classes)} classes, its space has {manifest.space.classes}."
+            )
+        chs = manifest.space.in_chs
+        usable = all(map(isfinite, manifest.mean)) and all(isfinite(std) and std > 0 for std in manifest.std)
+        if not usable or (len(manifest.mean), len(manifest.std)) != (chs, chs):
+            raise InvalidBundleError(
+                f"The bundle's normalisation needs {chs} finite means and {chs} positive standard deviations, "
+                f"got {list(manifest.mean)} and {list(manifest.std)}."
             )
         if unknown := sorted(set(manifest.parts) - set(PARTS)):
             raise InvalidBundleError(f"The bundle has unknown parts {unknown}; allowed are {sorted(PARTS)}.")
@@ -149,14 +157,15 @@ def open_bundle(path: Path | str) -> Bundle:
     """
     folder = shipped_bundles().get(str(path), Path(path))
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = (folder / MANIFEST).read_bytes()
+    except OSError as error:
         shipped = ", ".join(shipped_bundles()) or "none"
         raise InvalidBundleError(f"'{path}' is no bundle folder and no shipped supernet ({shipped}).") from error
     try:
-        manifest = BundleManifest.from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise InvalidBundleError(f"'{folder / MANIFEST}' is no JSON: {error}.") from error
+    manifest = BundleManifest.from_dict(data)
     for part, entry in manifest.parts.items():
         file = folder / PARTS[part]
         if not file.is_file():

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from supernet.bundle import PARTS, Bundle, write_manifest
-from supernet.data.batches import Normalisation, evaluation_batches
+from supernet.bundle import PARTS, Bundle, hash_file, write_manifest
+from supernet.data.batches import Normalisation, image_batches
 from supernet.errors import InvalidConfigError
 from supernet.evaluation.calibration import record_calibration, save_calibration
 from supernet.evaluation.population import evaluate_population
 from supernet.network.checkpoint import load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
-from supernet.predictors.accuracy import AccuracyPredictor
+from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
 
-    from supernet.data.images import ImageSet
     from supernet.data.splits import Splits
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
@@ -48,7 +47,7 @@ def build_bundle(
     Args:
         supernet: Trained; from here on its weights are the bundle's, rounded to half precision.
         splits: The validation images judge the population; training images give BN statistics.
-        run_dir: Gets `population.csv` beside the bundle.
+        run_dir: Gets the population as CSV beside the bundle.
         name: Of the supernet.
         archs: How many to evaluate for the predictor, largest and smallest included.
         seed: Of the population and the anchors.
@@ -56,23 +55,24 @@ def build_bundle(
         report: Called with how many of how many archs are evaluated.
 
     Raises:
-        InvalidConfigError: Fewer archs than a predictor needs.
+        InvalidConfigError: Fewer archs than a predictor needs or more than the space has; nothing is written.
     """
     space, out = supernet.space, run_dir / "bundle"
-    if archs < 20:
-        raise InvalidConfigError(f"A predictor needs a population of at least 20 archs, got {archs}.")
+    if archs < LEAST_ARCHS:
+        raise InvalidConfigError(f"A predictor needs a population of at least {LEAST_ARCHS} archs, got {archs}.")
+    rng = np.random.default_rng(seed)
+    recalibration = splits.train.take(rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES])
+    anchors, chosen = anchor_archs(space, rng), population_archs(space, rng, archs)
+
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(out / PARTS["weights"], half_weights(supernet), space)
     load_weights(supernet, out / PARTS["weights"])
 
-    rng = np.random.default_rng(seed)
     normalisation = Normalisation(*splits.train.normalisation())
-    chosen = rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES]
-    recalibration = splits.train.take(chosen)
     calibration = record_calibration(
         supernet,
-        anchor_archs(space, rng),
-        lambda resolution: image_batches(recalibration, normalisation, resolution),
+        anchors,
+        lambda resolution: image_batches(recalibration, normalisation, resolution=resolution),
         normalisation=normalisation,
         noise_seed=seed,
     )
@@ -80,8 +80,9 @@ def build_bundle(
 
     population = evaluate_population(
         supernet,
-        population_archs(space, rng, archs),
-        run_dir / "population.csv",
+        chosen,
+        # Other weights have other accuracies, so the file carries their hash.
+        run_dir / f"population_{hash_file(out / PARTS['weights'])[:12]}.csv",
         recalibration=recalibration,
         images=splits.validation,
         normalisation=normalisation,
@@ -116,16 +117,14 @@ def half_weights(supernet: Supernet) -> dict[str, Tensor]:
 
 def anchor_archs(space: SearchSpace, rng: np.random.Generator) -> list[Arch]:
     """At every resolution the largest, the smallest and a few random archs."""
-    largest, smallest = space.to_rows([space.largest(), space.smallest()])
-    rows = [largest, smallest, *space.sample_rows(rng, RANDOM_ANCHORS_PER_RESOLUTION * len(space.resolutions))]
+    ends = space.to_rows([space.largest(), space.smallest()])
+    drawn = space.sample_rows(rng, RANDOM_ANCHORS_PER_RESOLUTION * len(space.resolutions))
     anchors = []
-    for index in range(len(space.resolutions)):
-        drawn = rows[2 + index * RANDOM_ANCHORS_PER_RESOLUTION :][:RANDOM_ANCHORS_PER_RESOLUTION]
-        for row in (largest, smallest, *drawn):
-            at_resolution = row.copy()
-            at_resolution[0] = index
-            anchors.append(at_resolution)
-    return space.from_rows(np.stack(anchors))
+    for index, part in enumerate(np.split(drawn, len(space.resolutions))):
+        rows = np.vstack([ends, part])
+        rows[:, 0] = index
+        anchors += space.from_rows(rows)
+    return anchors
 
 
 def population_archs(space: SearchSpace, rng: np.random.Generator, n_archs: int) -> list[Arch]:
@@ -136,9 +135,3 @@ def population_archs(space: SearchSpace, rng: np.random.Generator, n_archs: int)
     while len(archs) < n_archs:
         archs.update(dict.fromkeys(space.from_rows(space.sample_rows(rng, n_archs))))
     return list(archs)[:n_archs]
-
-
-def image_batches(images: ImageSet, normalisation: Normalisation, resolution: int) -> Iterator[Tensor]:
-    """Batches of images alone, for BN statistics."""
-    batches = evaluation_batches(images, normalisation, resolution=resolution, batch_size=200)
-    return (batch for batch, _ in batches)

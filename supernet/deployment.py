@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from supernet.bundle import Bundle, open_bundle
-from supernet.data.batches import Normalisation, evaluation_batches
+from supernet.data.batches import Normalisation, image_batches
 from supernet.data.images import load_images
 from supernet.errors import InvalidConfigError
 from supernet.evaluation.calibration import (
@@ -26,7 +28,7 @@ from supernet.network.extract import extract_subnet
 from supernet.predictors.accuracy import load_predictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from supernet.network.elastic_net import Supernet
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from supernet.spaces.arch import Arch
 
 ACCURACY_LEVEL = 0.9
-BATCH_SIZE = 200
+MOST_IMAGES = 2000
+# 1,024 images that no calibration is made of: seeds of runs are 32-bit numbers.
+PARITY_SEEDS = (2**32, 2**32 + 1)
 
 
 def build_deployment(
@@ -69,6 +73,7 @@ def build_deployment(
         InvalidArchError: The arch lies outside the bundle's space.
         MissingPartError: The bundle has no weights, or no calibration and no folder was given.
         InvalidConfigError: The precision or the opset is not on offer.
+        InvalidDatasetError: The folder of images has none, or a broken one.
         ExportParityError: ONNX Runtime and torch disagree.
     """
     if precision != "fp32":
@@ -80,7 +85,8 @@ def build_deployment(
     subnet = extract_subnet(_warm_supernet(str(bundle_path), bundle.sha256), arch)
 
     report(0.2, "recalibrate")
-    recalibration = _recalibrate(subnet, arch, bundle, calibration)
+    with _one_thread():
+        recalibration = _recalibrate(subnet, arch, bundle, calibration)
 
     report(0.4, "export")
     manifest = write_deployment(
@@ -94,11 +100,24 @@ def build_deployment(
         supernet=SupernetReference(bundle.manifest.name, bundle.manifest.parts["weights"]["sha256"]),
         accuracy=Accuracy(**accuracy) if accuracy else _predict_accuracy(bundle, arch),
         latency_ms=Latency(**latency) if latency else None,
-        parity_images=torch.cat(list(noise_batches(normalisation, arch.resolution, seed=1))),
+        parity_images=torch.cat(
+            [batch for seed in PARITY_SEEDS for batch in noise_batches(normalisation, arch.resolution, seed=seed)]
+        ),
         opset=opset,
     )
     report(1.0, "done")
     return manifest.to_dict()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread: sums over threads depend on their number, and so would the exported bytes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @lru_cache(maxsize=2)
@@ -111,10 +130,12 @@ def _recalibrate(subnet: Subnet, arch: Arch, bundle: Bundle, folder: Path | None
     if folder is None:
         recalibrate_from_anchors(subnet, arch, load_calibration(bundle.calibration_path, bundle.space))
         return BnRecalibration("anchors", NOISE_IMAGES)
-    images = load_images(folder, size=max(bundle.space.resolutions))
+    # In random order: folders are mostly sorted by class, and batches of one class have too small a variance.
+    images = load_images(
+        folder, size=max(bundle.space.resolutions), most=MOST_IMAGES, rng=np.random.default_rng(bundle.space.classes)
+    )
     normalisation = Normalisation(bundle.manifest.mean, bundle.manifest.std)
-    batches = evaluation_batches(images, normalisation, resolution=arch.resolution, batch_size=BATCH_SIZE)
-    recalibrate_bn(subnet, (batch for batch, _ in batches))
+    recalibrate_bn(subnet, image_batches(images, normalisation, resolution=arch.resolution))
     return BnRecalibration("images", len(images))
 
 
@@ -122,6 +143,8 @@ def _predict_accuracy(bundle: Bundle, arch: Arch) -> Accuracy | None:
     if "predictor" not in bundle.manifest.parts:
         return None
     predictor = load_predictor(bundle.predictor_path, bundle.space)
+    if arch.resolution not in predictor.resolutions:
+        return None
     rows = bundle.space.to_rows([arch])
     low, high = predictor.interval(rows, level=ACCURACY_LEVEL)
     return Accuracy(float(predictor.predict(rows)[0]), float(low[0]), float(high[0]), ACCURACY_LEVEL)

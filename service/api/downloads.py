@@ -42,7 +42,7 @@ def send_artifact(request: Request, store: ArtifactStore, artifact: Artifact) ->
         "ETag": etag,
         "Accept-Ranges": "bytes",
         # Artefacts never change: a deployment is written once.
-        "Cache-Control": "public, max-age=31536000, immutable",
+        "Cache-Control": "private, max-age=31536000, immutable",
         "Content-Disposition": f'attachment; filename="{artifact.file_name}"',
     }
     if _matches(request.headers.get("if-none-match"), etag):

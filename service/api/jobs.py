@@ -118,5 +118,5 @@ def _read(services: Services, job_id: str) -> JobModel:
 
 
 def _event_id(job: JobModel) -> str:
-    stage = "".join(character if character.isalnum() else "-" for character in job.stage)
+    stage = "".join(character if character.isascii() and character.isalnum() else "-" for character in job.stage)
     return f"{job.attempts}.{job.state}.{job.progress:.4f}.{int(job.cancel_requested)}.{stage}"

@@ -156,7 +156,6 @@ def read_latency_table(
     stored, table = get_table(session, device_id, space, version=version)
     headers = {
         "Content-Location": f"/v1/devices/{device_id}/tables/{space}?version={stored.version}",
-        "ETag": f'"{stored.document_sha256}"',
         "Vary": "Accept",
     }
     if table_format == "csv" or (table_format is None and _prefers_csv(request.headers.get("accept", ""))):

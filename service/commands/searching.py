@@ -28,7 +28,7 @@ def search(
     """Find the most accurate subnet within a latency budget."""
     from latency_tables.estimator import LatencyEstimator
     from latency_tables.table import load_table
-    from service.answers import Knowledge, find_best
+    from service.answers import find_best
     from supernet.bundle import open_bundle
     from supernet.predictors.accuracy import load_predictor
     from supernet.spaces.presets import load_space
@@ -41,11 +41,11 @@ def search(
     else:
         name, chosen, predictor_path = "", load_space(str(space)), Path(str(predictor))
     loaded = load_table(table, space=chosen.name)
-    knowledge = Knowledge(chosen, load_predictor(predictor_path, chosen), LatencyEstimator(loaded, chosen))
     constraints = {"latency_ms": latency_ms}
     _, found = find_best(
-        knowledge,
-        constraints,
+        load_predictor(predictor_path, chosen),
+        LatencyEstimator(loaded, chosen),
+        constraints=constraints,
         confidence=confidence,
         precision="fp32",
         evaluations=evaluations,

@@ -70,7 +70,7 @@ def import_table(
 
     table = import_ofa_tables(source, load_space(space), device)
     save_table(table, out)
-    note(f"{len(table.rows)} rows for device '{device}' written to {out}.")
+    note(f"{table.n_rows} rows for device '{device}' written to {out}.")
 
 
 @app.command()

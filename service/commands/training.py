@@ -19,6 +19,9 @@ def train(
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     population: Annotated[int, typer.Option(min=20, help="Subnets to evaluate for the accuracy predictor.")] = 250,
+    dataset: Annotated[
+        str | None, typer.Option(help="What the manifest calls the data; default the folder's name.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")] = 0,
 ) -> None:
     """Train a supernet, evaluate a population, fit the predictor and write the bundle to OUT/bundle."""
@@ -55,7 +58,7 @@ def train(
             name=settings.space,
             archs=population,
             seed=settings.seed,
-            training={"dataset": data.resolve().name, "images": len(splits.train), **settings.to_dict()},
+            training={"dataset": dataset or data.resolve().name, "images": len(splits.train), **settings.to_dict()},
             report=lambda done, total: update(done, total, ""),
         )
     note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")

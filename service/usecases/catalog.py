@@ -127,4 +127,8 @@ def _open(row: Supernet) -> LoadedSupernet:
             f"The files of supernet '{row.supernet_id}' changed since it was registered. Restart the service.",
             code="bundle_changed",
         )
-    return LoadedSupernet(row.supernet_id, row.bundle_uri, bundle)
+    loaded = LoadedSupernet(row.supernet_id, row.bundle_uri, bundle)
+    if loaded.predictor_sha256 is not None:
+        # What the predictor prepares on first use takes time and memory: here once, not in every request that waits.
+        loaded.predictor.interval(loaded.predictor.rows[:1])
+    return loaded

@@ -10,14 +10,16 @@ from latency_tables.errors import TableFormatError
 from latency_tables.table import LatencyTable
 from service.db import repositories
 from service.db.models import LatencyTableVersion
-from service.errors import InvalidRequestError, NotFoundError
+from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.usecases.devices import get_device, register_device
 from service.usecases.supernets import get_space
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from latency_tables.estimator import LatencyEstimator
     from service.db.repositories import TableRef
+    from service.usecases.catalog import Catalog, LoadedSupernet
 
 # Tables of other devices that a new one is compared with.
 _MAX_COMPARED = 20
@@ -96,3 +98,28 @@ def get_table(session: Session, device_id: str, space: str, *, version: int | No
             code="unknown_table",
         )
     return found, LatencyTable.from_dict(repositories.load_table_document(session, found))
+
+
+def find_estimator(
+    session: Session, catalog: Catalog, device_id: str, *, supernet: LoadedSupernet
+) -> tuple[TableRef, LatencyEstimator]:
+    """The newest table of a device for a supernet's space, compiled.
+
+    Raises:
+        NotFoundError: `unknown_device`.
+        ConflictError: `no_table`.
+        MissingEntryError: The table lacks blocks of the supernet.
+    """
+    get_device(session, device_id)
+    space = supernet.space.name
+    table = repositories.find_table(session, device_id, space=space)
+    if table is None:
+        raise ConflictError(
+            f"Device '{device_id}' has no latency table for space '{space}'. Measure one with `tailor profile` and "
+            f"register it: PUT /v1/devices/{device_id}/tables/{space}.",
+            code="no_table",
+        )
+    estimator = catalog.estimator(
+        table, supernet.space, load_document=lambda: repositories.load_table_document(session, table)
+    )
+    return table, estimator

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from service.usecases.estimates import BYTES_PER_PARAM, find_estimator, known_resolutions, sizes_of
+from service.answers import BYTES_PER_PARAM, common_resolutions, sizes_of
+from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
 from supernet.search.limits import cheapest_arch, dearest_arch
 from supernet.spaces.costs import macs_cost, params_cost
@@ -28,7 +29,7 @@ def get_limits(session: Session, catalog: Catalog, device_id: str, *, supernet_i
     supernet = catalog.supernet(get_supernet(session, supernet_id))
     table, estimator = find_estimator(session, catalog, device_id, supernet=supernet)
     space = supernet.space
-    resolutions = known_resolutions(supernet, estimator)
+    resolutions = common_resolutions(space, estimator, supernet.predictor if supernet.predictor_sha256 else None)
     ranges: dict[str, dict[str, float]] = {}
     archs = {}
     for name, cost in (("latency_ms", estimator.cost), ("macs", macs_cost(space)), ("params", params_cost(space))):

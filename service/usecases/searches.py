@@ -5,29 +5,18 @@ A search takes a fraction of a second of computing, so it holds no transaction: 
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from supernet.search.evolution import evolve
-
+from service.answers import find_best
 from service.db import repositories
 from service.db.models import Search
 from service.errors import NotFoundError
 from service.usecases.deployments import DeploymentPlan, create_deployment, validate_deployable
-from service.usecases.estimates import (
-    estimate_latency,
-    find_estimator,
-    known_resolutions,
-    predict_accuracy,
-    size_cost,
-    sizes_of,
-)
+from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
-from supernet.search.problem import Constraint, SearchProblem
-from supernet.spaces.costs import macs_cost, params_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +29,6 @@ if TYPE_CHECKING:
     from service.jobs.queue import JobQueue
     from service.usecases.catalog import Catalog, LoadedSupernet
     from supernet.spaces.arch import Arch
-    from supernet.spaces.costs import AdditiveCost
 
 DEFAULT_OPSET = 18
 
@@ -110,29 +98,20 @@ def answer_search(plan: SearchPlan) -> SearchAnswer:
         InfeasibleBudgetError: No subnet meets the constraints; latencies in it are at the confidence asked for.
     """
     question, supernet = plan.question, plan.supernet
-    problem = SearchProblem(
-        space=supernet.space,
-        accuracy=supernet.predictor.predict,
-        constraints=tuple(
-            Constraint(name, _cost_of(name, plan), float(maximum)) for name, maximum in question.constraints.items()
-        ),
-        resolutions=known_resolutions(supernet, plan.estimator),
+    arch, found = find_best(
+        supernet.predictor,
+        plan.estimator,
+        constraints=question.constraints,
+        confidence=question.confidence,
+        precision=question.precision,
+        evaluations=question.evaluations,
+        seed=question.seed,
     )
-    found = evolve(problem, evaluations=question.evaluations, seed=question.seed)
     result = {
         "supernet": supernet.supernet_id,
         "device": question.device_id,
         "constraints": dict(question.constraints),
-        "arch": found.arch.to_dict(),
-        "arch_id": found.arch.arch_id,
-        "accuracy": predict_accuracy(supernet, found.arch),
-        "latency_ms": estimate_latency(plan.estimator, found.arch),
-        "latencies": None,
-        **sizes_of(supernet.space, found.arch, precision=question.precision),
-        "peak_memory_bytes": None,
-        "evaluations": found.evaluations,
-        "seconds": found.seconds,
-        "source": "evolution",
+        **found,
         "versions": {
             "table": plan.table.version,
             "table_sha256": plan.table.document_sha256,
@@ -141,7 +120,7 @@ def answer_search(plan: SearchPlan) -> SearchAnswer:
             "tailor": version("tailor-nas"),
         },
     }
-    return SearchAnswer(found.arch, result)
+    return SearchAnswer(arch, result)
 
 
 def record_search(
@@ -189,30 +168,3 @@ def get_search(session: Session, search_id: str) -> tuple[Search, tuple[Deployme
             f"No search {search_id[:80]!r}. GET /v1/searches lists those there are.", code="unknown_search"
         )
     return search, repositories.newest_deployments(session, [search_id]).get(search_id)
-
-
-def _cost_of(name: str, plan: SearchPlan) -> AdditiveCost:
-    space = plan.supernet.space
-    match name:
-        case "latency_ms":
-            return _at_confidence(plan.estimator, plan.question.confidence)
-        case "macs":
-            return macs_cost(space)
-        case "params":
-            return params_cost(space)
-        case _:
-            return size_cost(space, plan.question.precision)
-
-
-def _at_confidence(estimator: LatencyEstimator, confidence: float | None) -> AdditiveCost:
-    """The upper quantile of the latency; it is a multiple of the estimate, so it adds up over blocks as well.
-
-    The cost is scaled rather than the budget, so that an infeasible budget is reported in what was asked for.
-    """
-    if confidence is None:
-        return estimator.cost
-    ratio = estimator.ratio_at(confidence)
-    scaled = copy(estimator.cost)
-    scaled.tables = [table * ratio for table in scaled.tables]
-    scaled.fixed = scaled.fixed * ratio
-    return scaled

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Random crops shift by up to an eighth of the image: the usual 4 pixels at 32×32.
 CROP_SHARE = 8
+# Images whose statistics are measured together.
+STATISTICS_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,12 @@ def evaluation_batches(
     for part in chunks(len(images), batch_size):
         batch = resize_batch(normalisation.apply(images.pixels[part]), resolution)
         yield batch, torch.from_numpy(images.labels[part])
+
+
+def image_batches(images: ImageSet, normalisation: Normalisation, *, resolution: int) -> Iterator[Tensor]:
+    """Images alone, in order, for BN statistics. One batch size for all uses: measured variances depend on it."""
+    batches = evaluation_batches(images, normalisation, resolution=resolution, batch_size=STATISTICS_BATCH)
+    return (batch for batch, _ in batches)
 
 
 def chunks(n_items: int, batch_size: int) -> Iterator[slice]:

@@ -114,8 +114,14 @@ def load_class_folders(folder: Path, *, size: int, classes: tuple[str, ...] = ()
     return _checked(pixels, labels, classes, str(folder))
 
 
-def load_images(folder: Path, *, size: int) -> ImageSet:
-    """Read every image below a folder, labels unknown (all 0): for calibration.
+def load_images(folder: Path, *, size: int, most: int, rng: np.random.Generator) -> ImageSet:
+    """Read images below a folder in random order, labels unknown (all 0): for calibration.
+
+    Args:
+        folder: Any depth of sub-folders.
+        size: Height and width of the decoded images, pixels.
+        most: How many to read at most.
+        rng: Draws which, and their order.
 
     Raises:
         InvalidDatasetError: An image is broken, or there is none.
@@ -123,8 +129,9 @@ def load_images(folder: Path, *, size: int) -> ImageSet:
     files = _image_files(folder)
     if not files:
         raise InvalidDatasetError(f"'{folder}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
-    pixels = np.stack([_decode(path.read_bytes(), size, str(path)) for path in files])
-    return ImageSet(pixels, np.zeros(len(files), np.int64), ("unlabelled",))
+    chosen = [files[index] for index in rng.permutation(len(files))[:most]]
+    pixels = np.stack([_decode(path.read_bytes(), size, str(path)) for path in chosen])
+    return ImageSet(pixels, np.zeros(len(chosen), np.int64), ("unlabelled",))
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ blocks with the anchors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from supernet.data.batches import Normalisation
-from supernet.errors import InvalidBundleError
+from supernet.errors import InvalidBundleError, InvalidConfigError
 from supernet.evaluation.statistics import Statistics, apply_statistics, measure_statistics
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.extract import extract_subnet
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 NOISE_IMAGES = 512
 BATCH_SIZE = 128
 # Weight of an anchor's correction where its block differs from the target's, per kind of difference.
-MISMATCH = 0.1
+MISMATCH_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,13 @@ def record_calibration(
         real_batches: Real images at a resolution, normalised, in random order of classes.
         normalisation: Of the images.
         noise_seed: Of the noise images.
+
+    Raises:
+        InvalidConfigError: The largest arch is not among the anchors.
     """
+    archs = list(archs)
+    if not any(replace(arch, resolution=0) == replace(supernet.space.largest(), resolution=0) for arch in archs):
+        raise InvalidConfigError("The largest arch must be among the anchors: others lack statistics of some channels.")
     anchors = []
     for arch in archs:
         subnet = extract_subnet(supernet, arch)
@@ -177,7 +183,7 @@ def load_calibration(path: Path, space: SearchSpace) -> Calibration:
     try:
         if (found := metadata["noise_images"]) != NOISE_IMAGES:
             raise InvalidBundleError(
-                f"'{path}' was made with {found} noise images, this version makes {NOISE_IMAGES}. Build the bundle anew."
+                f"'{path}' was made with {found} noise images, this version makes {NOISE_IMAGES}. Build it anew."
             )
         anchors = []
         for index, data in enumerate(metadata["anchors"]):
@@ -223,4 +229,4 @@ def _channels(spec: BlockSpec, layer_name: str) -> int:
 def _weight(target: BlockSpec, anchor: BlockSpec) -> float:
     same_form = (target.kernel_size, target.mid_chs) == (anchor.kernel_size, anchor.mid_chs)
     same_size = target.in_size == anchor.in_size
-    return (1.0 if same_form else MISMATCH) * (1.0 if same_size else MISMATCH)
+    return (1.0 if same_form else MISMATCH_WEIGHT) * (1.0 if same_size else MISMATCH_WEIGHT)

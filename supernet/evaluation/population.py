@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from supernet.data.batches import Normalisation, evaluation_batches
+from supernet.data.batches import Normalisation, evaluation_batches, image_batches
 from supernet.errors import InvalidConfigError
 from supernet.evaluation.accuracy import AccuracyResult, evaluate_accuracy
 from supernet.evaluation.statistics import recalibrate_bn
@@ -46,9 +46,9 @@ def evaluate_arch(
         normalisation: Of the images.
     """
     subnet = extract_subnet(supernet, arch)
-    settings = {"resolution": arch.resolution, "batch_size": BATCH_SIZE}
-    recalibrate_bn(subnet, (batch for batch, _ in evaluation_batches(recalibration, normalisation, **settings)))
-    return evaluate_accuracy(subnet, evaluation_batches(images, normalisation, **settings))
+    recalibrate_bn(subnet, image_batches(recalibration, normalisation, resolution=arch.resolution))
+    batches = evaluation_batches(images, normalisation, resolution=arch.resolution, batch_size=BATCH_SIZE)
+    return evaluate_accuracy(subnet, batches)
 
 
 def evaluate_population(
@@ -80,6 +80,7 @@ def evaluate_population(
         InvalidConfigError: As `load_population`, or the file comes from another number of images.
     """
     space = supernet.space
+    _drop_cut_line(out)
     known = {entry.arch: entry for entry in load_population(out, space)} if out.exists() else {}
     if strangers := {entry.result.total for entry in known.values()} - {len(images)}:
         raise InvalidConfigError(
@@ -105,15 +106,12 @@ def evaluate_population(
 
 
 def load_population(path: Path, space: SearchSpace) -> list[EvaluatedArch]:
-    """Read the file of `evaluate_population`; a last line that a crash cut short is dropped from the file.
+    """Read the file of `evaluate_population`.
 
     Raises:
         InvalidArchError: A row lies outside the space.
         InvalidConfigError: A row has no counts, or such as no evaluation gives.
     """
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
     entries = []
     for arch, row in read_archs(path, space):
         try:
@@ -123,3 +121,10 @@ def load_population(path: Path, space: SearchSpace) -> list[EvaluatedArch]:
                 f"'{path}' needs whole numbers in the columns 'correct' and 'images': {error!r}."
             ) from error
     return entries
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Remove a last line that a crash cut short: cut in a number, it would still parse."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    if text and not text.endswith("\n"):
+        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")

@@ -41,12 +41,12 @@ def measure_statistics(subnet: nn.Module, batches: Iterable[Tensor]) -> Statisti
     momenta = {name: norm.momentum for name, norm in norms.items()}
     modes = [(module, module.training) for module in subnet.modules()]
 
-    def count(name: str) -> object:
+    def register_counter(name: str) -> object:
         return norms[name].register_forward_hook(
             lambda _module, inputs, _output: elements.update({name: inputs[0].numel() // inputs[0].shape[1]})
         )
 
-    hooks = [count(name) for name in norms]
+    hooks = [register_counter(name) for name in norms]
     total = 0
     try:
         # Momentum 1 leaves the batch's own mean and unbiased variance in the running statistics.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
 
 FORMAT = "tailor-weights/1"
+HEADER_KEY = "tailor"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], space: SearchSpace, **metadata: Any) -> None:
@@ -31,10 +32,11 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], space: SearchSpace, **m
         space: Its fingerprint is stored.
         metadata: JSON values, read back by `load_tensors`.
     """
-    header = {"format": FORMAT, "space": space.name, "space_fingerprint": space.fingerprint}
+    header = {"format": FORMAT, "space": space.name, "space_fingerprint": space.fingerprint, "metadata": metadata}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     partial = path.with_name(path.name + ".partial")
-    save_file(plain, partial, metadata={**header, "metadata": json.dumps(metadata, sort_keys=True)})
+    # One key only: safetensors writes several in random order, and equal tensors should give equal files.
+    save_file(plain, partial, metadata={HEADER_KEY: json.dumps(header, sort_keys=True)})
     partial.replace(path)
 
 
@@ -50,14 +52,13 @@ def load_tensors(path: Path, space: SearchSpace) -> tuple[dict[str, Tensor], dic
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise InvalidBundleError(f"'{path}' cannot be read as safetensors: {error}. Is the file complete?") from error
-    if header.get("format") != FORMAT:
-        raise InvalidBundleError(
-            f"'{path}' is no Tailor weights file: format {header.get('format')!r}, not '{FORMAT}'."
-        )
+    found_format = header.get("format") if isinstance(header, dict) else None
+    if found_format != FORMAT:
+        raise InvalidBundleError(f"'{path}' is no Tailor weights file: format {found_format!r}, not '{FORMAT}'.")
     found = header.get("space_fingerprint", "")
     if found != space.fingerprint:
         raise FingerprintMismatchError(
@@ -66,10 +67,7 @@ def load_tensors(path: Path, space: SearchSpace) -> tuple[dict[str, Tensor], dic
             expected=space.fingerprint,
             found=found,
         )
-    try:
-        metadata = json.loads(header["metadata"])
-    except (KeyError, ValueError) as error:
-        raise InvalidBundleError(f"'{path}' has no readable metadata: {error!r}.") from error
+    metadata = header.get("metadata")
     if not isinstance(metadata, dict):
         raise InvalidBundleError(f"'{path}' has no readable metadata: expected an object, got {metadata!r}.")
     return tensors, metadata

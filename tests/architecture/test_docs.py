@@ -13,7 +13,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields])
+@pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_setting_is_documented(name: str) -> None:
     assert f"`TAILOR_{name.upper()}`" in (ROOT / "docs/settings.md").read_text()
 

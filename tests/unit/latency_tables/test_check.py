@@ -78,6 +78,36 @@ def test_a_difference_inside_the_noise_is_no_violation(table: LatencyTable, smal
     assert report.noisy_rows == (larger,)
 
 
+def test_each_resolution_is_checked_with_its_own_rows(table: LatencyTable, small_space: SearchSpace) -> None:
+    larger = next(spec for spec in inverted(table) if spec.kernel_size == 5)
+    smaller = replace(larger, kernel_size=3)
+    at = {smaller: LatencyStats(1.0), larger: LatencyStats(0.5, 0.1)}
+    report = check_table(replace(table, rows_at={16: at, 24: at, 160: table.rows}), small_space)
+    assert report.rows == 2 * len(table.rows) + 4
+    assert report.missing == ()
+    assert report.monotonicity_violations == ((smaller, larger), (smaller, larger))
+    assert report.noisy_rows == (larger, larger)
+    assert sum("takes 0.5 ms" in warning for warning in report.warnings) == 2
+    # `small` has no 160, and each block of its elastic stage stands at one of its resolutions only.
+    assert any(f"{len(table.rows) + 2} rows belong to no block" in warning for warning in report.warnings)
+
+
+def test_blocks_a_resolution_has_no_row_for_are_missing(table: LatencyTable, small_space: SearchSpace) -> None:
+    report = check_table(replace(table, rows={}, rows_at={16: table.rows}), small_space)
+    assert any("[16] are complete" in warning for warning in report.warnings)
+    assert {spec.in_size for spec in report.missing} >= {24, 1}
+    assert report.errors == ()
+
+
+def test_copied_rows_of_one_resolution_are_reported(
+    table: LatencyTable, small_space: SearchSpace, device: DeviceProfile
+) -> None:
+    placed = replace(table, rows={}, rows_at={16: table.rows})
+    copy = replace(placed, device=replace(device, device_id="copycat"))
+    assert check_table(copy, small_space, others=[placed]).copied_from == ("board-1t",)
+    assert check_table(copy, small_space, others=[table]).copied_from == ()
+
+
 def test_rows_copied_from_another_device_are_reported(
     table: LatencyTable, small_space: SearchSpace, device: DeviceProfile
 ) -> None:

@@ -10,6 +10,7 @@ import yaml
 from latency_tables.convert import import_ofa_tables, ofa_keys
 from latency_tables.errors import LatencyError, TableFormatError
 from latency_tables.estimator import LatencyEstimator
+from latency_tables.table import LatencyStats, parse_table
 from supernet.spaces.arch import Arch
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
@@ -65,7 +66,7 @@ def test_a_space_the_grammar_cannot_name_is_refused() -> None:
 @pytest.mark.parametrize("resolution", GOLDEN_MS)
 def test_published_tables_add_up_to_the_known_latencies(shared_data: Path, resolution: int) -> None:
     table = import_ofa_tables(shared_data / "ofa_note10", OFA, "note10", resolutions=[resolution])
-    assert len(table.rows) == 96
+    assert table.n_rows == 96
     assert table.source["unknown_keys"] == table.source["missing_keys"] == 0
     estimator = LatencyEstimator(table, OFA)
     assert estimator.resolutions == (resolution,)
@@ -74,16 +75,18 @@ def test_published_tables_add_up_to_the_known_latencies(shared_data: Path, resol
 
 
 @pytest.mark.shared_data
-def test_all_published_tables_together_cover_the_space(shared_data: Path) -> None:
+def test_one_table_of_all_published_ones_adds_up_to_the_known_latencies(shared_data: Path) -> None:
     table = import_ofa_tables(shared_data / "ofa_note10", OFA, "note10")
-    assert set(table.rows) == set(OFA.distinct_blocks())
+    assert {resolution: len(rows) for resolution, rows in table.rows_at.items()} == dict.fromkeys(OFA.resolutions, 96)
+    assert table.n_rows == 17 * 96
+    assert table.source["unknown_keys"] == table.source["missing_keys"] == 0
     assert table.source["licence"] == "Apache-2.0"
     assert "Once-for-All" in table.source["origin"]
-    estimator = LatencyEstimator(table, OFA)
-    assert estimator.resolutions == OFA.resolutions
-    for resolution, expected in GOLDEN_MS.items():
-        # Rows that several files hold are pooled.
-        assert estimator.cost.of(uniform_archs(resolution)) == pytest.approx(expected, rel=5e-3)
+    for read in (table, parse_table(table.to_json()), parse_table(table.to_csv())):
+        estimator = LatencyEstimator(read, OFA)
+        assert estimator.resolutions == OFA.resolutions
+        sums = {resolution: estimator.cost.of(uniform_archs(resolution)).round(3) for resolution in GOLDEN_MS}
+        assert {resolution: tuple(values) for resolution, values in sums.items()} == GOLDEN_MS
 
 
 def test_absent_files_leave_resolutions_out(tmp_path: Path) -> None:
@@ -103,16 +106,14 @@ def test_keys_without_a_block_and_blocks_without_a_key_are_counted(tmp_path: Pat
     assert (source["unknown_keys"], source["missing_keys"]) == (1, 1)
 
 
-def test_rows_of_several_files_are_pooled_by_count(tmp_path: Path) -> None:
-    for resolution, ms, count in ((160, 1.0, 30), (224, 2.0, 10)):
-        write(tmp_path, resolution, {key: {"mean": ms, "std": 0.0, "count": count} for key in made_up(resolution)})
+def test_a_block_of_several_files_keeps_the_numbers_of_each(tmp_path: Path) -> None:
+    for resolution, ms in ((160, 1.0), (224, 2.0)):
+        write(tmp_path, resolution, made_up(resolution, ms))
     table = import_ofa_tables(tmp_path, OFA, "phone")
-    head = next(spec for spec in table.rows if spec.in_chs == 1152 and spec.out_chs == 1536)
-    stats = table.rows[head]
-    assert stats.count == 40
-    assert stats.value_ms == pytest.approx(1.25)
-    assert stats.std_ms == pytest.approx((0.75 * 0.25**2 + 0.25 * 0.75**2) ** 0.5)
-    assert stats.statistic == "mean"
+    head = next(spec for spec in table.rows_at[160] if spec.in_chs == 1152 and spec.out_chs == 1536)
+    assert table.rows_at[160][head] == LatencyStats(1.0, 0.1, 10, "mean")
+    assert table.rows_at[224][head] == LatencyStats(2.0, 0.1, 10, "mean")
+    assert table.stats_of(head, resolution=176) is None
 
 
 @pytest.mark.parametrize(

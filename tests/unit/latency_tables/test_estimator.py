@@ -9,8 +9,9 @@ from latency_tables.agreement import check_agreement, spearman
 from latency_tables.calibration import Calibration
 from latency_tables.errors import DeviceMismatchError, InvalidSettingError, LatencyError, MissingEntryError
 from latency_tables.estimator import LatencyEstimator, recalibrate_table
-from latency_tables.table import LatencyTable
+from latency_tables.table import LatencyStats, LatencyTable
 from supernet.spaces.arch import Arch
+from supernet.spaces.blocks import BlockKind
 from supernet.spaces.costs import blocks_of
 from supernet.spaces.space import SearchSpace
 
@@ -81,6 +82,29 @@ def test_a_partly_covered_resolution_is_excluded(
     estimator.estimate([arch for arch in archs if arch.resolution == 16])
     with pytest.raises(MissingEntryError, match="At 24 pixels 1 blocks"):
         estimator.estimate(archs)
+
+
+def test_rows_of_a_resolution_go_before_the_others(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    head = next(spec for spec in table.rows if spec.kind is BlockKind.LINEAR)
+    added = LatencyStats(table.rows[head].value_ms + 3.0)
+    calibrated = table.with_calibration(Calibration(0.5, 0.25, 2.0))
+    plain = LatencyEstimator(calibrated, small_space).cost.of(archs)
+    estimator = LatencyEstimator(replace(calibrated, rows_at={24: {head: added}}), small_space)
+    more = [2.0 * 3.0 if arch.resolution == 24 else 0.0 for arch in archs]
+    assert estimator.cost.of(archs) - plain == pytest.approx(more)
+    assert recalibrate_table(estimator.table, small_space, archs, measured_ms=plain.tolist()).rows_at == {
+        24: {head: added}
+    }
+
+
+def test_rows_of_another_resolution_do_not_fill_gaps(table: LatencyTable, small_space: SearchSpace) -> None:
+    head = next(spec for spec in table.rows if spec.kind is BlockKind.LINEAR)
+    rest = {spec: stats for spec, stats in table.rows.items() if spec != head}
+    estimator = LatencyEstimator(replace(table, rows=rest, rows_at={24: {head: table.rows[head]}}), small_space)
+    assert estimator.resolutions == (24,)
+    assert estimator.missing == {16: (head,)}
 
 
 def test_no_complete_resolution_names_device_and_blocks(table: LatencyTable, small_space: SearchSpace) -> None:

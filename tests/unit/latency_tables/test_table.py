@@ -66,7 +66,12 @@ def test_file_carries_format_units_and_typed_fields(table: LatencyTable) -> None
 def test_saved_table_is_the_same_table(table: LatencyTable, tmp_path: Path, suffix: str) -> None:
     first = next(iter(table.rows))
     full = replace(
-        table, calibration=Calibration(0.01, 0.0, 1.1, (0.9, 1.1)), energy_mj={first: 0.25}, source={"who": 'é, "x"\n'}
+        table,
+        calibration=Calibration(0.01, 0.0, 1.1, (0.9, 1.1)),
+        energy_mj={first: 0.25},
+        source={"who": 'é, "x"\n'},
+        rows_at={16: {first: LatencyStats(0.5)}, 24: {first: LatencyStats(0.75, 0.1, 7, "mean")}},
+        energy_mj_at={24: {first: 0.5}},
     )
     save_table(full, tmp_path / f"table{suffix}")
     loaded = load_table(tmp_path / f"table{suffix}", space="small")
@@ -102,14 +107,53 @@ def test_fingerprint_depends_on_every_part_but_not_on_the_order_of_rows(table: L
         replace(table, device=replace(table.device, threads=2)),
         replace(table, space="other"),
         replace(table, energy_mj={first: 1.0}),
+        replace(table, rows_at={16: {first: rows[first]}}),
+        replace(table, rows_at={24: {first: rows[first]}}),
+        replace(table, rows_at={24: {first: rows[first]}}, energy_mj_at={24: {first: 1.0}}),
     ]
-    assert len({table.fingerprint, *(other.fingerprint for other in others)}) == 7
+    assert len({table.fingerprint, *(other.fingerprint for other in others)}) == 10
+    assert replace(table, rows_at={16: {}}) == table
+
+
+def test_tables_without_resolutions_keep_their_keys_and_columns(table: LatencyTable) -> None:
+    assert all(set(row) == {*SPEC_FIELDS, "latency_ms"} for row in table.to_dict()["rows"])
+    header = next(line for line in table.to_csv().splitlines() if not line.startswith("#"))
+    assert header.split(",") == [*SPEC_FIELDS, "statistic", "latency_ms", "std_ms", "count"]
+
+
+def test_a_row_may_name_the_resolution_it_holds_for(table: LatencyTable) -> None:
+    first, *_ = table.rows
+    text = edited(
+        table, lambda data: data["rows"].extend([data["rows"][0] | {"resolution": size} for size in (24, 16)])
+    )
+    read = parse_table(text)
+    assert read.rows == table.rows
+    assert read.rows_at == {16: {first: table.rows[first]}, 24: {first: table.rows[first]}}
+    assert read.n_rows == table.n_rows + 2
+    assert [row.get("resolution") for row in read.to_dict()["rows"][-3:]] == [None, 16, 24]
+    assert parse_table(edited(table, set_row(1, resolution=None))) == table
+    csv_rows = [line for line in read.to_csv().splitlines() if not line.startswith("#")]
+    assert csv_rows[0].endswith(",resolution")
+    assert csv_rows[1].endswith(",")
+    assert csv_rows[-1].endswith(",24")
+
+
+def test_the_row_for_the_resolution_goes_before_the_row_for_any(table: LatencyTable) -> None:
+    first, second, *_ = table.rows
+    special = LatencyStats(5.0)
+    placed = replace(table, rows={first: table.rows[first]}, rows_at={16: {first: special, second: special}})
+    assert placed.stats_of(first, resolution=16) == special
+    assert placed.stats_of(first, resolution=24) == table.rows[first]
+    assert placed.stats_of(second, resolution=16) == special
+    assert placed.stats_of(second, resolution=24) is None
 
 
 def test_a_table_cannot_be_changed(table: LatencyTable) -> None:
     first = next(iter(table.rows))
     with pytest.raises(TypeError):
         table.rows[first] = LatencyStats(1.0)  # type: ignore[index]
+    with pytest.raises(TypeError):
+        replace(table, rows_at={16: table.rows}).rows_at[16][first] = LatencyStats(1.0)  # type: ignore[index]
     with pytest.raises(TypeError):
         table.source["who"] = "me"  # type: ignore[index]
 
@@ -151,6 +195,14 @@ BAD_ROWS: dict[str, tuple[Edit, str]] = {
     "int flag": (set_row(3, shortcut=1), "true or false"),
     "negative energy": (set_row(3, energy_mj=-1.0), "energy_mj"),
     "duplicate": (lambda data: data["rows"].__setitem__(2, data["rows"][0]), "repeats the block of row 1"),
+    "duplicate at a resolution": (
+        lambda data: data["rows"].__setitem__(slice(0, 3), [data["rows"][0] | {"resolution": r} for r in (8, 16, 16)]),
+        "repeats the block of row 2",
+    ),
+    "text resolution": (set_row(3, resolution="160"), "'resolution' must be a whole number"),
+    "bool resolution": (set_row(3, resolution=True), "'resolution' must be a whole number"),
+    "float resolution": (set_row(3, resolution=160.0), "'resolution' must be a whole number"),
+    "zero resolution": (set_row(3, resolution=0), "'resolution' must be a whole number"),
 }
 
 
@@ -254,6 +306,20 @@ def test_energy_needs_a_row(table: LatencyTable) -> None:
     first, *_ = table.rows
     with pytest.raises(TableFormatError, match="energy"):
         replace(table, energy_mj={replace(first, in_size=999): 1.0})
+    with pytest.raises(TableFormatError, match="energy"):
+        replace(table, energy_mj_at={16: {first: 1.0}})
+
+
+@pytest.mark.parametrize("resolution", [0, -1, "16", 16.0, True])
+def test_a_resolution_is_a_whole_number(table: LatencyTable, resolution: Any) -> None:
+    with pytest.raises(TableFormatError, match="'resolution' must be a whole number"):
+        replace(table, rows_at={resolution: table.rows})
+
+
+def test_a_table_without_any_row_is_refused(table: LatencyTable) -> None:
+    assert replace(table, rows={}, rows_at={16: table.rows}).n_rows == table.n_rows
+    with pytest.raises(TableFormatError, match="at least one row"):
+        replace(table, rows={}, rows_at={16: {}})
 
 
 def test_every_error_has_the_one_root() -> None:

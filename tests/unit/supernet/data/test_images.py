@@ -157,14 +157,21 @@ def test_loose_images_are_found_at_every_depth(tmp_path: Path, write_image: Writ
     write_image(tmp_path / "b.png", (1, 1, 1))
     write_image(tmp_path / "a" / "c.png", (2, 2, 2))
     (tmp_path / "folder.png").mkdir()
-    images = load_images(tmp_path, size=8)
-    assert images.pixels[:, 0, 0, 0].tolist() == [2, 1]
+    images = load_images(tmp_path, size=8, most=100, rng=np.random.default_rng(0))
+    assert sorted(images.pixels[:, 0, 0, 0].tolist()) == [1, 2]
     assert images.labels.tolist() == [0, 0]
+
+
+def test_no_more_loose_images_are_read_than_asked_for(tmp_path: Path, write_image: Write) -> None:
+    for shade in range(6):
+        write_image(tmp_path / f"{shade}.png", (shade, 0, 0))
+    images = load_images(tmp_path, size=8, most=4, rng=np.random.default_rng(0))
+    assert len(set(images.pixels[:, 0, 0, 0].tolist())) == 4
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidDatasetError, match="has no images"):
-        load_images(tmp_path, size=8)
+        load_images(tmp_path, size=8, most=100, rng=np.random.default_rng(0))
 
 
 # ---------------------------------------------------------------------- parquet

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from supernet.data.batches import Normalisation
-from supernet.errors import FingerprintMismatchError, InvalidBundleError
+from supernet.errors import FingerprintMismatchError, InvalidBundleError, InvalidConfigError
 from supernet.evaluation.calibration import (
     NOISE_IMAGES,
     Anchor,
@@ -205,9 +205,7 @@ def test_a_dead_channel_does_not_spoil_the_others(
         assert torch.isfinite(subnet(real_batches(12)[0])).all()
 
 
-def test_a_subnet_of_another_arch_is_refused(
-    supernet: Supernet, space: SearchSpace, calibration: Calibration
-) -> None:
+def test_a_subnet_of_another_arch_is_refused(supernet: Supernet, space: SearchSpace, calibration: Calibration) -> None:
     with pytest.raises(InvalidBundleError, match="not the one this arch describes"):
         recalibrate_from_anchors(extract_subnet(supernet, space.smallest()), space.largest(), calibration)
 
@@ -215,9 +213,13 @@ def test_a_subnet_of_another_arch_is_refused(
 def test_anchors_that_do_not_cover_a_channel_are_refused(
     supernet: Supernet, space: SearchSpace, record: Record
 ) -> None:
+    with pytest.raises(InvalidConfigError, match="The largest arch must be among the anchors"):
+        record([space.smallest()])
+    recorded = record([space.largest(), space.smallest()])
+    without_largest = replace(recorded, anchors=recorded.anchors[1:])
     subnet = extract_subnet(supernet, space.largest())
     with pytest.raises(InvalidBundleError, match=r"covers every channel of layer 'blocks\.1\.layers\.expand\.norm'"):
-        recalibrate_from_anchors(subnet, space.largest(), record([space.smallest()]))
+        recalibrate_from_anchors(subnet, space.largest(), without_largest)
 
 
 # ---------------------------------------------------------------------------- the noise
@@ -322,7 +324,7 @@ def test_a_truncated_or_absent_file_is_refused(path: Path, space: SearchSpace) -
 
 def test_a_file_of_another_program_is_refused(tmp_path: Path, space: SearchSpace) -> None:
     save_file({"anchor0.real": torch.zeros(2, 3)}, tmp_path / "c", metadata={"format": "pt"})
-    with pytest.raises(InvalidBundleError, match="format 'pt'"):
+    with pytest.raises(InvalidBundleError, match="format None"):
         load_calibration(tmp_path / "c", space)
 
 
@@ -376,8 +378,8 @@ def test_statistics_that_do_not_fit_their_anchor_are_refused(path: Path, space: 
 
 def test_file_says_what_it_was_made_with(path: Path, space: SearchSpace) -> None:
     with safe_open(path, framework="pt") as file:
-        header = file.metadata()
+        header = json.loads(file.metadata()["tailor"])
     assert header["space_fingerprint"] == space.fingerprint
-    metadata = json.loads(header["metadata"])
+    metadata = header["metadata"]
     assert metadata["noise_seed"] == SEED
     assert [Arch.from_dict(arch) for arch in metadata["anchors"]] == [space.largest(), space.smallest()]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -88,7 +90,9 @@ def truncate(path: Path) -> None:
         (lambda path: path.write_bytes(b"\x80\x04K\x01."), "cannot be read as safetensors"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read as safetensors"),
         (lambda path: save_file({"a": torch.zeros(1)}, path), "no Tailor weights file: format None"),
-        (lambda path: save_file({"a": torch.zeros(1)}, path, metadata={"format": "pt"}), "format 'pt'"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path, metadata={"format": "pt"}), "format None"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path, metadata={"tailor": "{"}), "cannot be read"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path, metadata={"tailor": '{"format": 1}'}), "format 1"),
     ],
 )
 def test_broken_and_foreign_files_are_refused(
@@ -99,14 +103,20 @@ def test_broken_and_foreign_files_are_refused(
         load_tensors(path, tiny_space)
 
 
-@pytest.mark.parametrize("metadata", [{}, {"metadata": "{"}, {"metadata": "[1]"}])
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": [1]}])
 def test_files_without_readable_metadata_are_refused(
-    path: Path, tiny_space: SearchSpace, metadata: dict[str, str]
+    path: Path, tiny_space: SearchSpace, metadata: dict[str, Any]
 ) -> None:
     header = {"format": FORMAT, "space": "tiny", "space_fingerprint": tiny_space.fingerprint}
-    save_file({"a": torch.zeros(1)}, path, metadata=header | metadata)
+    save_file({"a": torch.zeros(1)}, path, metadata={"tailor": json.dumps(header | metadata)})
     with pytest.raises(InvalidBundleError, match="metadata"):
         load_tensors(path, tiny_space)
+
+
+def test_equal_tensors_give_equal_files(tmp_path: Path, tiny_supernet: Supernet, tiny_space: SearchSpace) -> None:
+    for name in "abcdefgh":
+        save_tensors(tmp_path / name, tiny_supernet.state_dict(), tiny_space, epochs=3, seed=1, dataset="digits")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
 def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(tmp_path: Path, tiny_supernet: Supernet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_each_distinct_block_is_priced_once(tiny_width: SearchSpace) -> None:
     smallest, largest = tiny_width.smallest(), tiny_width.largest()
     assert cost.of([smallest, largest]).tolist() == [5.5, 7.5]
     assert cost.of([]).shape == (0,)
+
+
+def test_costs_at_a_resolution_go_before_the_others(tiny_inverted: SearchSpace) -> None:
+    low, *_, high = tiny_inverted.resolutions
+    assert low != high
+    last = blocks_of(tiny_inverted, tiny_inverted.largest())[-1]
+    archs = [replace(tiny_inverted.largest(), resolution=resolution) for resolution in (low, high)]
+    plain = AdditiveCost(tiny_inverted, lambda _: 1.0).of(archs)
+    special = AdditiveCost(tiny_inverted, lambda _: 1.0, costs_at={high: {last: 0.0}, 999: {last: 7.0}})
+    assert (plain - special.of(archs)).tolist() == [0.0, 1.0]
 
 
 def test_unmeasured_blocks_spread_only_to_the_archs_that_run_them(tiny_width: SearchSpace) -> None:
