@@ -177,14 +177,14 @@ def choose_chains(
         index, choices = at[int(rng.integers(len(at)))]
         position = space.positions[index]
         rows = space.sample_rows(rng, CHAIN_CANDIDATES)
-        rows[:, space.genes_of(position)] = choices
-        if position.depth_gene >= 0:
-            rows[:, position.depth_gene] = len(space.genes[position.depth_gene].choices) - 1
+        rows[:, space.slots_of(position)] = choices
+        if position.depth_slot >= 0:
+            rows[:, position.depth_slot] = len(space.slots[position.depth_slot].choices) - 1
         rows = space.canonicalize_rows(rows)
         active = space.active_blocks(rows)
         walks = np.stack(
             [
-                table[tuple(rows[:, gene] for gene in space.genes_of(place))].astype(np.int64)
+                table[tuple(rows[:, slot] for slot in space.slots_of(place))].astype(np.int64)
                 for place, table in zip(space.positions, numbers, strict=True)
             ],
             axis=1,

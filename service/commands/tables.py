@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.output import JsonFlag, note, print_json, print_table
+from service.commands.output import JsonFlag, note, print_json, print_table, status_line
 from service.commands.spaces import SpaceName
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ def profile(
 
     if runtime != "onnxruntime":
         raise InvalidSettingError(f"'--runtime' must be 'onnxruntime', got '{runtime}'.")
-    table = measure_table(
-        open_bundle(supernet).space,
-        device_id=device,
-        threads=threads,
-        plan=QUICK_PLAN if quick else FULL_PLAN,
-        seed=seed,
-        report=note,
-    )
+    with status_line("Measuring this machine") as show:
+        table = measure_table(
+            open_bundle(supernet).space,
+            device_id=device,
+            threads=threads,
+            plan=QUICK_PLAN if quick else FULL_PLAN,
+            seed=seed,
+            report=show,
+        )
     save_table(table, out)
     for warning in table.source["warnings"]:
         note(f"Warning: {warning}.")

@@ -60,7 +60,7 @@ class Supernet(nn.Module):
         self.blocks = nn.ModuleList()
         for index, position in enumerate(space.positions):
             largest = space.block_at(
-                index, tuple(len(space.genes[gene].choices) - 1 for gene in space.genes_of(position))
+                index, tuple(len(space.slots[slot].choices) - 1 for slot in space.slots_of(position))
             )
             kernel_sizes = space.stages[position.stage].kernel_sizes
             self.blocks.append(ElasticBlock(largest, kernel_sizes, norm_eps=space.norm_eps, generator=generator))

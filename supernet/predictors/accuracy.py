@@ -73,7 +73,7 @@ class AccuracyPredictor:
         space: The space it was fitted for.
         quality: From cross-validation.
         hyper: Of the Gaussian process.
-        rows: `(n_archs, n_genes)` distinct archs it was fitted on.
+        rows: `(n_archs, n_slots)` distinct archs it was fitted on.
         weights: `(n_archs,)`, of the covariances with these archs.
         residuals: `(n_archs,)` absolute errors in predicted standard deviations, ascending; see `interval`.
         scale: Mean and standard deviation of the log errors.
@@ -97,7 +97,7 @@ class AccuracyPredictor:
 
         Args:
             space: The search space.
-            rows: `(n_archs, n_genes)` choice indices, at least `LEAST_ARCHS` distinct ones. Accuracies of the same
+            rows: `(n_archs, n_slots)` choice indices, at least `LEAST_ARCHS` distinct ones. Accuracies of the same
                 arch are averaged; of more than `MOST_ARCHS` archs a random part is used.
             top1: `(n_archs,)` fractions.
             n_images: Images behind each accuracy, the same for all archs; None where unknown.
@@ -153,13 +153,13 @@ class AccuracyPredictor:
     @property
     def resolutions(self) -> tuple[int, ...]:
         """Resolutions it was fitted on, ascending, pixels: the only ones it predicts for."""
-        return tuple(int(self.space.genes[0].choices[index]) for index in np.unique(self.rows[:, 0]))
+        return tuple(int(self.space.slots[0].choices[index]) for index in np.unique(self.rows[:, 0]))
 
     def predict(self, rows: Rows) -> Values:
         """Predict top-1 accuracies.
 
         Args:
-            rows: `(n_archs, n_genes)` choice indices.
+            rows: `(n_archs, n_slots)` choice indices.
 
         Returns:
             `(n_archs,)` fractions in [0, 1].
@@ -177,7 +177,7 @@ class AccuracyPredictor:
         itself predicts. The folds are cut by accuracy, so intervals hold for archs unlike those of the fit too.
 
         Args:
-            rows: `(n_archs, n_genes)` choice indices.
+            rows: `(n_archs, n_slots)` choice indices.
             level: Probability that the accuracy lies inside.
             extra_images: Size of a new set of images to hold for, such as a test set. Adds the sampling error of that
                 set and of the images of the fit, as independent binomials.
@@ -227,7 +227,7 @@ class AccuracyPredictor:
 
     @cached_property
     def _known(self) -> NDArray[np.bool_]:
-        known = np.zeros(len(self.space.genes[0].choices), bool)
+        known = np.zeros(len(self.space.slots[0].choices), bool)
         known[self.rows[:, 0]] = True
         return known
 
@@ -235,7 +235,7 @@ class AccuracyPredictor:
         rows = self._process.inputs.check(np.asarray(rows))
         known = self._known[rows[:, 0]]
         if not known.all():
-            resolution = int(self.space.genes[0].choices[rows[~known][0, 0]])
+            resolution = int(self.space.slots[0].choices[rows[~known][0, 0]])
             raise InvalidArchError(
                 f"This predictor never saw resolution {resolution}; it knows {list(self.resolutions)}. "
                 "Search among these, or fit it on archs of the others too."
@@ -287,7 +287,7 @@ def _validated(arrays: dict[str, NDArray[Any]], space: SearchSpace) -> dict[str,
         raise ValueError(f"it holds the arrays {sorted(arrays)}, not {sorted(_SHAPES)}")
     n_archs = len(arrays["rows"])
     for name, shape in _SHAPES.items():
-        expected = tuple({"archs": n_archs, "genes": len(space.genes)}.get(str(size), size) for size in shape)
+        expected = tuple({"archs": n_archs, "slots": len(space.slots)}.get(str(size), size) for size in shape)
         if arrays[name].shape != expected or not n_archs:
             raise ValueError(f"'{name}' has the shape {arrays[name].shape}, not {expected}")
         if name != "rows" and not (arrays[name].dtype == np.float64 and np.isfinite(arrays[name]).all()):
@@ -297,7 +297,7 @@ def _validated(arrays: dict[str, NDArray[Any]], space: SearchSpace) -> dict[str,
 
 
 _SHAPES: dict[str, tuple[str | int, ...]] = {
-    "rows": ("archs", "genes"),
+    "rows": ("archs", "slots"),
     "weights": ("archs",),
     "residuals": ("archs",),
     "scale": (2,),

@@ -28,7 +28,7 @@ class ArchProcess:
     Attributes:
         inputs: Of the space.
         hyper: Of the covariance.
-        rows: `(n_known, n_genes)` canonical archs it was fitted on.
+        rows: `(n_known, n_slots)` canonical archs it was fitted on.
         weights: `(n_known,)` of the covariances with these archs.
         trend_scale: `(2,)` mean and standard deviation of the trend.
     """
@@ -40,7 +40,7 @@ class ArchProcess:
     trend_scale: Values
 
     def mean(self, rows: Rows) -> Values:
-        """`(n_archs,)` for canonical rows `(n_archs, n_genes)`. The covariances are float32."""
+        """`(n_archs,)` for canonical rows `(n_archs, n_slots)`. The covariances are float32."""
         mean = self._trend_of(rows) * (self.hyper.slope * float(self._trend @ self.weights))
         weights = (self.hyper.amplitude * self.weights).astype(np.float32)
         for start in range(0, len(rows), _CHUNK):

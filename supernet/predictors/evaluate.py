@@ -54,7 +54,7 @@ def evaluate_predictor(predictor: Predictor, rows: Rows, top1: Values) -> Predic
 
     Args:
         predictor: See `Predictor`.
-        rows: `(n_archs, n_genes)` choice indices, at least two.
+        rows: `(n_archs, n_slots)` choice indices, at least two.
         top1: `(n_archs,)` fractions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Archs as a predictor sees them: one bit per step of each gene, and the logarithm of the MACs."""
+"""Archs as a predictor sees them: one bit per step of each slot, and the logarithm of the MACs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from supernet.spaces.costs import AdditiveCost, macs_cost
 
 if TYPE_CHECKING:
     from supernet.spaces.costs import Values
-    from supernet.spaces.space import Gene, Rows, SearchSpace
+    from supernet.spaces.space import Rows, SearchSpace, Slot
 
 Bits = NDArray[np.float32]
 
-# Genes with more choices than this become one number; a bit per step would let them outweigh all others.
+# Slots with more choices than this become one number; a bit per step would let them outweigh all others.
 MAX_STEPS = 8
 
 
 class ArchInputs:
     """Turns rows of choice indices into numbers.
 
-    A gene with the choices 3, 5, 7 becomes the bits "at least 5" and "at least 7", so that neighbouring choices are
+    A slot with the choices 3, 5, 7 becomes the bits "at least 5" and "at least 7", so that neighbouring choices are
     closer than distant ones, and a skipped block is closest to the smallest one.
     Differs from `spaces.encoding.encode`: one-hot bits hold every two choices equally far apart, which costs accuracy.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._counts = np.array([len(gene.choices) for gene in space.genes])
+        self._counts = np.array([len(slot.choices) for slot in space.slots])
 
     def check(self, rows: Rows) -> Rows:
         """Canonical rows.
@@ -51,24 +51,24 @@ class ArchInputs:
     @cached_property
     def n_resolution_bits(self) -> int:
         """How many of the first bits belong to the resolution."""
-        return _width_of(self.space.genes[0])
+        return _width_of(self.space.slots[0])
 
     @cached_property
     def n_bits(self) -> int:
         """How many bits describe an arch."""
-        return sum(map(_width_of, self.space.genes))
+        return sum(map(_width_of, self.space.slots))
 
     def bits(self, rows: Rows) -> Bits:
         """`(n_bits, n_archs)`: one row per bit, the resolution's first."""
         bits = np.empty((self.n_bits, len(rows)), np.float32)
         bit = 0
-        for gene, indices in zip(self.space.genes, np.ascontiguousarray(rows.T), strict=True):
-            if len(gene.choices) > MAX_STEPS:
-                choices = np.asarray(gene.choices, np.float32)
+        for slot, indices in zip(self.space.slots, np.ascontiguousarray(rows.T), strict=True):
+            if len(slot.choices) > MAX_STEPS:
+                choices = np.asarray(slot.choices, np.float32)
                 np.take((choices - choices[0]) / (choices[-1] - choices[0]), indices, out=bits[bit])
                 bit += 1
                 continue
-            for step in range(1, len(gene.choices)):
+            for step in range(1, len(slot.choices)):
                 np.greater_equal(indices, step, out=bits[bit])
                 bit += 1
         return bits
@@ -82,5 +82,5 @@ class ArchInputs:
         return macs_cost(self.space)
 
 
-def _width_of(gene: Gene) -> int:
-    return 1 if len(gene.choices) > MAX_STEPS else len(gene.choices) - 1
+def _width_of(slot: Slot) -> int:
+    return 1 if len(slot.choices) > MAX_STEPS else len(slot.choices) - 1

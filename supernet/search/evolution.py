@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _GENERATIONS = 30
 _SMALLEST, _LARGEST = 24, 800
-# Chance of each gene to be redrawn, generation by generation: wide and narrow steps in turn.
+# Chance of each slot to be redrawn, generation by generation: wide and narrow steps in turn.
 _MUTATION = (0.1, 0.05, 0.02)
 # Generations in a row with so small a share of new archs that what the budgets leave counts as exhausted.
 _DRY, _POOR = 8, 0.1
@@ -69,7 +69,7 @@ def evolve(problem: SearchProblem, *, evaluations: int = 10_000, seed: int = 0) 
 
 
 def _children(problem: SearchProblem, parents: Rows, size: int, *, generation: int, rng: np.random.Generator) -> Rows:
-    """`(size, n_genes)`: mutants and crossovers of random parents, budgets not regarded."""
+    """`(size, n_slots)`: mutants and crossovers of random parents, budgets not regarded."""
     space, probability = problem.space, _MUTATION[generation % len(_MUTATION)]
     first, second, alone = (parents[rng.integers(0, len(parents), size // 2)] for _ in range(3))
     mutants = space.mutate_rows(alone, rng, probability=probability)
@@ -83,10 +83,10 @@ def _around(problem: SearchProblem, parents: Rows, rng: np.random.Generator) -> 
 
 
 def _polish(trials: Trials, rng: np.random.Generator) -> None:
-    """Climb: archs one gene away from the best come first, then random ones two genes away; a better one starts over.
+    """Climb: archs one slot away from the best come first, then random ones two slots away; a better one starts over.
 
     Ends where the evaluations do, or when about as many pairs of changes were drawn as there are. Pairs matter because
-    the best arch uses up its budget: one gene may grow only where another shrinks.
+    the best arch uses up its budget: one slot may grow only where another shrinks.
     """
     problem = trials.problem
     while trials.left:

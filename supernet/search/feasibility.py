@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supernet.spaces.costs import Values
     from supernet.spaces.space import Rows
 
-# Largest share of genes that one attempt of a repair takes from the anchor.
+# Largest share of slots that one attempt of a repair takes from the anchor.
 _MIXED = 0.5
 _WEIGHTINGS = 30
 _DESCENTS, _IDLE = 20, 2
@@ -25,7 +25,7 @@ _KEPT = 24
 
 
 def find_anchor(problem: SearchProblem, rng: np.random.Generator) -> Rows:
-    """A row `(1, n_genes)` that keeps every budget with room to spare.
+    """A row `(1, n_slots)` that keeps every budget with room to spare.
 
     Exact for one budget. Several are weighted against each other: weights whose cheapest arch keeps all budgets are
     searched, then the summed relative excess is descended for a bounded time.
@@ -35,7 +35,7 @@ def find_anchor(problem: SearchProblem, rng: np.random.Generator) -> Rows:
     """
     space, resolutions = problem.space, problem.resolution_indices
     if not problem.constraints:
-        anchor = np.zeros((1, len(space.genes)), np.int16)
+        anchor = np.zeros((1, len(space.slots)), np.int16)
         anchor[0, 0] = resolutions[0]
         return anchor
     alone = np.concatenate([cheapest_row(space, limit.cost.tables, resolutions) for limit in problem.constraints])
@@ -67,9 +67,9 @@ def repair(problem: SearchProblem, rows: Rows, anchor: Rows, *, rng: np.random.G
 
     Args:
         problem: The budgets.
-        rows: `(n_archs, n_genes)` canonical.
-        anchor: `(1, n_genes)` within all budgets.
-        rng: Draws which genes come from the anchor: up to half of them, each time of what is left.
+        rows: `(n_archs, n_slots)` canonical.
+        anchor: `(1, n_slots)` within all budgets.
+        rng: Draws which slots come from the anchor: up to half of them, each time of what is left.
         attempts: After which a row is left out.
 
     Returns:
@@ -102,10 +102,10 @@ def at_resolutions(problem: SearchProblem, rows: Rows, *, rng: np.random.Generat
 
 
 def neighbours(problem: SearchProblem, row: Rows) -> Rows:
-    """Every arch that differs from `(1, n_genes)` in one gene; a block that begins to run takes its first choices.
+    """Every arch that differs from `(1, n_slots)` in one slot; a block that begins to run takes its first choices.
 
     Returns:
-        `(n_neighbours, n_genes)` canonical rows, budgets not regarded; repeats are possible.
+        `(n_neighbours, n_slots)` canonical rows, budgets not regarded; repeats are possible.
     """
     columns, choices = changes(problem, row)
     rows = np.repeat(row, len(columns), axis=0)
@@ -114,8 +114,8 @@ def neighbours(problem: SearchProblem, row: Rows) -> Rows:
 
 
 def changes(problem: SearchProblem, row: Rows) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Column and new choice of every change of one gene of `(1, n_genes)`, each `(n_changes,)`."""
-    offered = [np.arange(len(gene.choices), dtype=np.int16) for gene in problem.space.genes]
+    """Column and new choice of every change of one slot of `(1, n_slots)`, each `(n_changes,)`."""
+    offered = [np.arange(len(slot.choices), dtype=np.int16) for slot in problem.space.slots]
     offered[0] = problem.resolution_indices.astype(np.int16)
     columns = np.repeat(np.arange(len(offered), dtype=np.int16), [len(choices) for choices in offered])
     choices = np.concatenate(offered)

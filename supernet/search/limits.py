@@ -64,12 +64,12 @@ def cheapest_row(space: SearchSpace, tables: Sequence[Values], resolutions: Choi
         resolutions: Choice indices, ascending, at least one.
 
     Returns:
-        `(1, n_genes)`, canonical.
+        `(1, n_slots)`, canonical.
     """
     steps = _walk(space, tables)
     last = steps[-1].least[resolutions]
     best, width = divmod(int(last.argmin()), last.shape[1])
-    row = np.zeros((1, len(space.genes)), np.int16)
+    row = np.zeros((1, len(space.slots)), np.int16)
     resolution = int(resolutions[best])
     row[0, 0] = resolution
     for step in reversed(steps):
@@ -98,19 +98,19 @@ class _Step:
     local_shapes: tuple[tuple[int, int], ...]
 
     def write(self, row: NDArray[np.int16], resolution: int, width: int) -> int:
-        """Write the stage's genes for an output width and return the choice of its input width."""
+        """Write the stage's slots for an output width and return the choice of its input width."""
         came_from = int(self.came_from[resolution, width])
         first = self.positions[0]
-        if first.out_width_gene >= 0:
-            row[first.out_width_gene] = width
-        if first.depth_gene >= 0:
-            row[first.depth_gene] = self.depths[resolution, came_from, width]
+        if first.out_width_slot >= 0:
+            row[first.out_width_slot] = width
+        if first.depth_slot >= 0:
+            row[first.depth_slot] = self.depths[resolution, came_from, width]
         for position, choices, shape in zip(self.positions, self.locals, self.local_shapes, strict=True):
             kernel, expand = divmod(int(choices[resolution, came_from, width]), shape[1])
-            if position.kernel_gene >= 0:
-                row[position.kernel_gene] = kernel
-            if position.expand_gene >= 0:
-                row[position.expand_gene] = expand
+            if position.kernel_slot >= 0:
+                row[position.kernel_slot] = kernel
+            if position.expand_slot >= 0:
+                row[position.expand_slot] = expand
         return came_from
 
 
@@ -131,7 +131,7 @@ def _walk(space: SearchSpace, tables: Sequence[Values]) -> list[_Step]:
         sums = np.zeros((len(flat) + 1, *flat[0].shape[:3]))
         np.cumsum([costs.min(axis=3) for costs in flat], axis=0, out=sums[1:])
         by_depth = sums[list(stage.depths)]
-        if positions[0].in_width_gene == positions[0].out_width_gene:
+        if positions[0].in_width_slot == positions[0].out_width_slot:
             by_depth[:, :, np.eye(by_depth.shape[3]) == 0] = np.inf
         total = by_depth.min(axis=0) + least[:, :, None]
         least = total.min(axis=1)
@@ -149,15 +149,15 @@ def _walk(space: SearchSpace, tables: Sequence[Values]) -> list[_Step]:
 
 
 def _spread(space: SearchSpace, position: Position, table: Values, *, n_in: int) -> Values:
-    """A position's table as `(n_resolutions, n_in, n_out, n_kernels, n_expands)`; absent genes have one choice.
+    """A position's table as `(n_resolutions, n_in, n_out, n_kernels, n_expands)`; absent slots have one choice.
 
     Where the position reads the width its stage writes, every `n_in` holds the same.
     """
-    axes = {gene: axis for axis, gene in enumerate(space.genes_of(position))}
-    in_gene = position.in_width_gene if position.in_width_gene != position.out_width_gene else -1
-    wanted = (0, in_gene, position.out_width_gene, position.kernel_gene, position.expand_gene)
-    kept = [axes[gene] for gene in wanted if gene >= 0]
-    shape = [table.shape[axes[gene]] if gene >= 0 else 1 for gene in wanted]
+    axes = {slot: axis for axis, slot in enumerate(space.slots_of(position))}
+    in_slot = position.in_width_slot if position.in_width_slot != position.out_width_slot else -1
+    wanted = (0, in_slot, position.out_width_slot, position.kernel_slot, position.expand_slot)
+    kept = [axes[slot] for slot in wanted if slot >= 0]
+    shape = [table.shape[axes[slot]] if slot >= 0 else 1 for slot in wanted]
     costs = table.transpose(kept).reshape(shape)
     return np.broadcast_to(costs, (shape[0], n_in, *shape[2:]))
 

@@ -49,7 +49,7 @@ class SearchProblem:
 
     Attributes:
         space: The search space.
-        accuracy: Top-1 accuracies `(n_archs,)` of canonical rows `(n_archs, n_genes)`; higher is better.
+        accuracy: Top-1 accuracies `(n_archs,)` of canonical rows `(n_archs, n_slots)`; higher is better.
         constraints: Names are unique; all costs belong to the space. Without any, every arch is allowed.
         resolutions: Those the caller allows, such as what a predictor knows; all when None.
     """

@@ -37,12 +37,12 @@ class Trials:
         self.problem = problem
         self.left = evaluations
         self.count = 0
-        n_genes = len(problem.space.genes)
-        self._rows: Rows = np.zeros((0, n_genes), np.int16)
+        n_slots = len(problem.space.slots)
+        self._rows: Rows = np.zeros((0, n_slots), np.int16)
         self._accuracies: Values = np.zeros(0)
         self._seen: NDArray[np.uint64] = np.zeros(0, np.uint64)
         # A row's key is a sum of odd 64-bit numbers: two of a million rows share one with a chance below 1e-7.
-        self._factors = np.random.default_rng(0).integers(0, 2**63, n_genes, np.uint64) * np.uint64(2) + np.uint64(1)
+        self._factors = np.random.default_rng(0).integers(0, 2**63, n_slots, np.uint64) * np.uint64(2) + np.uint64(1)
 
     @property
     def best_accuracy(self) -> float:
@@ -57,7 +57,7 @@ class Trials:
         """Evaluate rows that are new, in order, until no evaluation is left.
 
         Args:
-            rows: `(n_archs, n_genes)` canonical, within all budgets, at resolutions of the problem.
+            rows: `(n_archs, n_slots)` canonical, within all budgets, at resolutions of the problem.
 
         Returns:
             How many were evaluated.

@@ -19,7 +19,7 @@ _FIELDS = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths", "w": "widt
 
 def arch_columns(space: SearchSpace) -> list[str]:
     """The columns that hold an arch of this space."""
-    elastic_width = any(gene.dimension is Dimension.WIDTH for gene in space.genes)
+    elastic_width = any(slot.dimension is Dimension.WIDTH for slot in space.slots)
     return ["ks", "e", "d", "r", *(["w"] if elastic_width else [])]
 
 

@@ -66,9 +66,9 @@ class AdditiveCost:
         known: dict[BlockSpec, float] = {}
         before = [(costs_at or {}).get(resolution, {}) for resolution in space.resolutions]
         self.tables: list[Values] = []
-        """Per position: cost by the choices of `genes_of(position)`, one axis per gene."""
+        """Per position: cost by the choices of `slots_of(position)`, one axis per slot."""
         for index, position in enumerate(space.positions):
-            table = np.empty([len(space.genes[gene].choices) for gene in space.genes_of(position)])
+            table = np.empty([len(space.slots[slot].choices) for slot in space.slots_of(position)])
             for choices, spec in space.blocks_at(index):
                 special = before[choices[0]].get(spec)
                 if special is None and spec not in known:
@@ -80,13 +80,13 @@ class AdditiveCost:
         """Price archs.
 
         Args:
-            rows: `(n_archs, n_genes)` choice indices.
+            rows: `(n_archs, n_slots)` choice indices.
 
         Returns:
             `(n_archs,)` in the unit of `cost_of`.
         """
-        if rows.ndim != 2 or rows.shape[1] != len(self.space.genes):
-            raise InvalidArchError(f"Rows of '{self.space.name}' have {len(self.space.genes)} genes, got {rows.shape}.")
+        if rows.ndim != 2 or rows.shape[1] != len(self.space.slots):
+            raise InvalidArchError(f"Rows of '{self.space.name}' have {len(self.space.slots)} slots, got {rows.shape}.")
         strides, offsets, entries = self._flat
         # A float product goes through BLAS, an integer one does not; the numbers are small enough to stay exact.
         places = (strides @ rows.T.astype(np.float64)).astype(np.int64) + offsets
@@ -106,18 +106,18 @@ class AdditiveCost:
         """All tables as one vector, with the depth as an axis of its own: blocks that do not run cost 0.
 
         Returns:
-            `(n_positions, n_genes)` steps, `(n_positions, 1)` starts, and the vector.
+            `(n_positions, n_slots)` steps, `(n_positions, 1)` starts, and the vector.
         """
         space, vectors, start = self.space, [], 0
-        strides = np.zeros((len(space.positions), len(space.genes)))
+        strides = np.zeros((len(space.positions), len(space.slots)))
         offsets = np.zeros((len(space.positions), 1), np.int64)
         for index, (position, table) in enumerate(zip(space.positions, self.tables, strict=True)):
-            genes = space.genes_of(position)
-            if position.depth_gene >= 0:
+            slots = space.slots_of(position)
+            if position.depth_slot >= 0:
                 runs = np.asarray(space.stages[position.stage].depths) > position.block
                 table = np.where(runs.reshape(-1, *[1] * table.ndim), table, 0.0)
-                genes = (position.depth_gene, *genes)
-            strides[index, genes] = np.cumprod((1, *table.shape[:0:-1]))[::-1]
+                slots = (position.depth_slot, *slots)
+            strides[index, slots] = np.cumprod((1, *table.shape[:0:-1]))[::-1]
             offsets[index] = start
             start += table.size
             vectors.append(table.ravel())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_RESOLUTION = 4096
 
-# Indices of choices, one row per arch and one column per gene.
+# Indices of choices, one row per arch and one column per slot.
 Rows = NDArray[np.int16]
 
 
@@ -41,7 +41,7 @@ class Dimension(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Gene:
+class Slot:
     """One coordinate that can vary: a column of a population.
 
     Attributes:
@@ -58,22 +58,22 @@ class Gene:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """One place of the deepest network where a block may stand, and the genes that shape it (-1: fixed).
+    """One place of the deepest network where a block may stand, and the slots that shape it (-1: fixed).
 
     Attributes:
         in_sizes: Size of the input map at each resolution of the space.
-        fixed_in_chs: Input channels where no gene chooses them.
-        fixed_out_chs: Output channels where no gene chooses them.
+        fixed_in_chs: Input channels where no slot chooses them.
+        fixed_out_chs: Output channels where no slot chooses them.
     """
 
     stage: int
     block: int
     in_sizes: tuple[int, ...]
-    depth_gene: int
-    kernel_gene: int
-    expand_gene: int
-    in_width_gene: int
-    out_width_gene: int
+    depth_slot: int
+    kernel_slot: int
+    expand_slot: int
+    in_width_slot: int
+    out_width_slot: int
     fixed_in_chs: int
     fixed_out_chs: int
 
@@ -132,34 +132,34 @@ class SearchSpace:
         return replace(self, stages=(*self.stages[:-1], replace(self.stages[-1], widths=(classes,))))
 
     @cached_property
-    def genes(self) -> tuple[Gene, ...]:
+    def slots(self) -> tuple[Slot, ...]:
         """What varies, column by column: resolution first, then depths, kernel sizes, expand ratios and widths.
 
-        A stage or block with a single choice has no gene in that dimension.
+        A stage or block with a single choice has no slot in that dimension.
         """
-        genes = [Gene(Dimension.RESOLUTION, self.resolutions)]
+        slots = [Slot(Dimension.RESOLUTION, self.resolutions)]
         for index, stage in enumerate(self.stages):
             if len(stage.depths) > 1:
-                genes.append(Gene(Dimension.DEPTH, stage.depths, index))
+                slots.append(Slot(Dimension.DEPTH, stage.depths, index))
         for dimension in (Dimension.KERNEL_SIZE, Dimension.EXPAND_RATIO):
             for index, stage in enumerate(self.stages):
                 choices = stage.kernel_sizes if dimension is Dimension.KERNEL_SIZE else stage.expand_ratios
                 if len(choices) > 1:
-                    genes += [Gene(dimension, choices, index, block) for block in range(stage.depths[-1])]
+                    slots += [Slot(dimension, choices, index, block) for block in range(stage.depths[-1])]
         for index, stage in enumerate(self.stages):
             if len(stage.widths) > 1:
-                genes.append(Gene(Dimension.WIDTH, stage.widths, index))
-        return tuple(genes)
+                slots.append(Slot(Dimension.WIDTH, stage.widths, index))
+        return tuple(slots)
 
     @cached_property
     def positions(self) -> tuple[Position, ...]:
         """Every place where a block may stand, in network order."""
-        column = {(gene.dimension, gene.stage, gene.block): index for index, gene in enumerate(self.genes)}
+        column = {(slot.dimension, slot.stage, slot.block): index for index, slot in enumerate(self.slots)}
         positions: list[Position] = []
         in_sizes = self.resolutions
-        in_width_gene, in_chs = -1, self.in_chs
+        in_width_slot, in_chs = -1, self.in_chs
         for index, stage in enumerate(self.stages):
-            out_width_gene = column.get((Dimension.WIDTH, index, -1), -1) if stage.widths else in_width_gene
+            out_width_slot = column.get((Dimension.WIDTH, index, -1), -1) if stage.widths else in_width_slot
             out_chs = stage.widths[-1] if stage.widths else in_chs
             for block in range(stage.depths[-1]):
                 positions.append(
@@ -167,18 +167,18 @@ class SearchSpace:
                         stage=index,
                         block=block,
                         in_sizes=in_sizes,
-                        depth_gene=column.get((Dimension.DEPTH, index, -1), -1),
-                        kernel_gene=column.get((Dimension.KERNEL_SIZE, index, block), -1),
-                        expand_gene=column.get((Dimension.EXPAND_RATIO, index, block), -1),
-                        in_width_gene=in_width_gene,
-                        out_width_gene=out_width_gene,
+                        depth_slot=column.get((Dimension.DEPTH, index, -1), -1),
+                        kernel_slot=column.get((Dimension.KERNEL_SIZE, index, block), -1),
+                        expand_slot=column.get((Dimension.EXPAND_RATIO, index, block), -1),
+                        in_width_slot=in_width_slot,
+                        out_width_slot=out_width_slot,
                         fixed_in_chs=in_chs,
                         fixed_out_chs=out_chs,
                     )
                 )
                 if block == 0:
                     in_sizes = tuple(out_size_of(stage.kind, size, stage.stride) for size in in_sizes)
-                    in_width_gene, in_chs = out_width_gene, out_chs
+                    in_width_slot, in_chs = out_width_slot, out_chs
         return tuple(positions)
 
     @cached_property
@@ -217,36 +217,36 @@ class SearchSpace:
         """Write archs as canonical rows of choice indices.
 
         Returns:
-            `(n_archs, n_genes)` int16, in input order; genes of skipped blocks are 0.
+            `(n_archs, n_slots)` int16, in input order; slots of skipped blocks are 0.
 
         Raises:
             InvalidArchError: As `canonicalize`.
         """
         if not archs:
-            return np.zeros((0, len(self.genes)), np.int16)
+            return np.zeros((0, len(self.slots)), np.int16)
         rows = np.stack([self._row_of(arch) for arch in archs])
         return self.canonicalize_rows(rows)
 
     def from_rows(self, rows: Rows) -> list[Arch]:
         """Turn rows of choice indices into canonical archs, in order."""
-        skipped = self.skipped_genes(rows)
+        skipped = self.skipped_slots(rows)
         archs = []
         for row, skip in zip(rows, skipped, strict=True):
             values: dict[Dimension, list[Any]] = {dimension: [] for dimension in Dimension}
-            for gene, index, is_skipped in zip(self.genes, row, skip, strict=True):
-                values[gene.dimension].append(0 if is_skipped else gene.choices[index])
+            for slot, index, is_skipped in zip(self.slots, row, skip, strict=True):
+                values[slot.dimension].append(0 if is_skipped else slot.choices[index])
             (resolution,) = values.pop(Dimension.RESOLUTION)
             archs.append(Arch(resolution, **{str(dimension): tuple(listed) for dimension, listed in values.items()}))
         return archs
 
     def canonicalize_rows(self, rows: Rows) -> Rows:
-        """A copy with index 0 in the genes of skipped blocks, so that equal networks are equal rows."""
-        return np.where(self.skipped_genes(rows), np.int16(0), rows)
+        """A copy with index 0 in the slots of skipped blocks, so that equal networks are equal rows."""
+        return np.where(self.skipped_slots(rows), np.int16(0), rows)
 
-    def skipped_genes(self, rows: Rows) -> NDArray[np.bool_]:
-        """Mark the genes of blocks beyond their stage's depth; same shape as `rows`."""
-        depth_genes, least = self._depths_of_genes
-        return rows[:, depth_genes] < least
+    def skipped_slots(self, rows: Rows) -> NDArray[np.bool_]:
+        """Mark the slots of blocks beyond their stage's depth; same shape as `rows`."""
+        depth_slots, least = self._depths_of_slots
+        return rows[:, depth_slots] < least
 
     def active_blocks(self, rows: Rows) -> NDArray[np.bool_]:
         """Mark the blocks that run.
@@ -254,58 +254,58 @@ class SearchSpace:
         Returns:
             `(n_archs, n_positions)` bool.
         """
-        depth_genes, least = self._depths_of_positions
-        return rows[:, depth_genes] >= least
+        depth_slots, least = self._depths_of_positions
+        return rows[:, depth_slots] >= least
 
     def smallest(self) -> Arch:
         """The first choice everywhere."""
-        return self.from_rows(np.zeros((1, len(self.genes)), np.int16))[0]
+        return self.from_rows(np.zeros((1, len(self.slots)), np.int16))[0]
 
     def largest(self) -> Arch:
         """The last choice everywhere."""
-        return self.from_rows(np.array([[len(gene.choices) - 1 for gene in self.genes]], np.int16))[0]
+        return self.from_rows(np.array([[len(slot.choices) - 1 for slot in self.slots]], np.int16))[0]
 
     def sample(self, rng: np.random.Generator) -> Arch:
         """Draw one arch as `sample_rows` does."""
         return self.from_rows(self.sample_rows(rng, 1))[0]
 
     def sample_rows(self, rng: np.random.Generator, n_archs: int) -> Rows:
-        """Draw archs: every gene independently and uniformly over its choices.
+        """Draw archs: every slot independently and uniformly over its choices.
 
         Returns:
-            `(n_archs, n_genes)` canonical rows; repeats are possible.
+            `(n_archs, n_slots)` canonical rows; repeats are possible.
 
-        Source: OFA `sample_active_subnet`. Uniform over genes, not over distinct archs: depths are equally likely.
+        Source: OFA `sample_active_subnet`. Uniform over slots, not over distinct archs: depths are equally likely.
         """
-        counts = np.array([len(gene.choices) for gene in self.genes])
+        counts = np.array([len(slot.choices) for slot in self.slots])
         return self.canonicalize_rows(rng.integers(0, counts, (n_archs, len(counts))).astype(np.int16))
 
     def mutate(self, arch: Arch, rng: np.random.Generator, *, probability: float) -> Arch:
-        """Redraw each gene with the given probability; see `mutate_rows`."""
+        """Redraw each slot with the given probability; see `mutate_rows`."""
         return self.from_rows(self.mutate_rows(self.to_rows([arch]), rng, probability=probability))[0]
 
     def mutate_rows(self, rows: Rows, rng: np.random.Generator, *, probability: float) -> Rows:
-        """Redraw genes uniformly, each with the given probability; the result is canonical.
+        """Redraw slots uniformly, each with the given probability; the result is canonical.
 
         A block that was skipped and now runs gets random choices, since its old ones were forgotten.
         """
-        counts = np.array([len(gene.choices) for gene in self.genes])
+        counts = np.array([len(slot.choices) for slot in self.slots])
         fresh = rng.integers(0, counts, rows.shape).astype(np.int16)
-        redraw = (rng.random(rows.shape) < probability) | self.skipped_genes(rows)
+        redraw = (rng.random(rows.shape) < probability) | self.skipped_slots(rows)
         return self.canonicalize_rows(np.where(redraw, fresh, rows))
 
     def crossover(self, first: Arch, second: Arch, rng: np.random.Generator) -> Arch:
-        """Take each gene from either parent; see `crossover_rows`."""
+        """Take each slot from either parent; see `crossover_rows`."""
         rows = self.to_rows([first, second])
         return self.from_rows(self.crossover_rows(rows[:1], rows[1:], rng))[0]
 
     def crossover_rows(self, first: Rows, second: Rows, rng: np.random.Generator) -> Rows:
-        """Take each gene from either parent with equal chance, row by row; the result is canonical.
+        """Take each slot from either parent with equal chance, row by row; the result is canonical.
 
         Where a parent skips a block, the other parent's choices for it are taken.
         """
         from_first = rng.random(first.shape) < 0.5
-        from_first = (from_first | self.skipped_genes(second)) & ~self.skipped_genes(first)
+        from_first = (from_first | self.skipped_slots(second)) & ~self.skipped_slots(first)
         return self.canonicalize_rows(np.where(from_first, first, second))
 
     # ------------------------------------------------------------------ shapes
@@ -316,11 +316,11 @@ class SearchSpace:
         (active,) = self.active_blocks(row[None])
         for index, position in enumerate(self.positions):
             if active[index]:
-                yield index, self.block_at(index, tuple(int(row[gene]) for gene in self.genes_of(position)))
+                yield index, self.block_at(index, tuple(int(row[slot]) for slot in self.slots_of(position)))
 
-    def genes_of(self, position: Position) -> tuple[int, ...]:
-        """Columns of the genes that shape a block, in a fixed order, the resolution first."""
-        columns = (position.kernel_gene, position.expand_gene, position.in_width_gene, position.out_width_gene)
+    def slots_of(self, position: Position) -> tuple[int, ...]:
+        """Columns of the slots that shape a block, in a fixed order, the resolution first."""
+        columns = (position.kernel_slot, position.expand_slot, position.in_width_slot, position.out_width_slot)
         return (0, *dict.fromkeys(column for column in columns if column >= 0))
 
     def block_at(self, index: int, choices: tuple[int, ...]) -> BlockSpec:
@@ -328,25 +328,25 @@ class SearchSpace:
 
         Args:
             index: Of the position.
-            choices: Choice index of each gene in `genes_of(position)`.
+            choices: Choice index of each slot in `slots_of(position)`.
         """
         position = self.positions[index]
         stage = self.stages[position.stage]
-        genes = self.genes_of(position)
-        chosen = {gene: self.genes[gene].choices[choice] for gene, choice in zip(genes, choices, strict=True)}
+        slots = self.slots_of(position)
+        chosen = {slot: self.slots[slot].choices[choice] for slot, choice in zip(slots, choices, strict=True)}
         return stage.block(
             position.block,
             in_size=position.in_sizes[choices[0]],
-            in_chs=int(chosen.get(position.in_width_gene, position.fixed_in_chs)),
-            out_chs=int(chosen.get(position.out_width_gene, position.fixed_out_chs)),
-            kernel_size=int(chosen.get(position.kernel_gene, stage.kernel_sizes[0])),
-            expand_ratio=chosen.get(position.expand_gene, stage.expand_ratios[0]),
+            in_chs=int(chosen.get(position.in_width_slot, position.fixed_in_chs)),
+            out_chs=int(chosen.get(position.out_width_slot, position.fixed_out_chs)),
+            kernel_size=int(chosen.get(position.kernel_slot, stage.kernel_sizes[0])),
+            expand_ratio=chosen.get(position.expand_slot, stage.expand_ratios[0]),
             divisor=self.divisor,
         )
 
     def blocks_at(self, index: int) -> Iterator[tuple[tuple[int, ...], BlockSpec]]:
-        """Yield every block that can stand at a position, with the choices of `genes_of` that make it."""
-        counts = [len(self.genes[gene].choices) for gene in self.genes_of(self.positions[index])]
+        """Yield every block that can stand at a position, with the choices of `slots_of` that make it."""
+        counts = [len(self.slots[slot].choices) for slot in self.slots_of(self.positions[index])]
         for choices in product(*map(range, counts)):
             yield choices, self.block_at(index, choices)
 
@@ -386,53 +386,53 @@ class SearchSpace:
 
     @cached_property
     def _depths_of_positions(self) -> tuple[NDArray[np.intp], Rows]:
-        """Per position: the gene of its stage's depth, and the least index of it at which the block runs.
+        """Per position: the slot of its stage's depth, and the least index of it at which the block runs.
 
-        Where the depth is fixed any gene with the index 0 says "always".
+        Where the depth is fixed any slot with the index 0 says "always".
         """
-        genes = [max(position.depth_gene, 0) for position in self.positions]
+        slots = [max(position.depth_slot, 0) for position in self.positions]
         least = [
             sum(depth <= position.block for depth in self.stages[position.stage].depths) for position in self.positions
         ]
-        return np.array(genes), np.array(least, np.int16)
+        return np.array(slots), np.array(least, np.int16)
 
     @cached_property
-    def _depths_of_genes(self) -> tuple[NDArray[np.intp], Rows]:
-        """Per gene: the same for its block; a gene of no single block is never skipped."""
-        genes, least = np.zeros(len(self.genes), np.intp), np.zeros(len(self.genes), np.int16)
-        for position, gene_of_depth, needed in zip(self.positions, *self._depths_of_positions, strict=True):
-            for gene in (position.kernel_gene, position.expand_gene):
-                if gene >= 0:
-                    genes[gene], least[gene] = gene_of_depth, needed
-        return genes, least
+    def _depths_of_slots(self) -> tuple[NDArray[np.intp], Rows]:
+        """Per slot: the same for its block; a slot of no single block is never skipped."""
+        slots, least = np.zeros(len(self.slots), np.intp), np.zeros(len(self.slots), np.int16)
+        for position, slot_of_depth, needed in zip(self.positions, *self._depths_of_positions, strict=True):
+            for slot in (position.kernel_slot, position.expand_slot):
+                if slot >= 0:
+                    slots[slot], least[slot] = slot_of_depth, needed
+        return slots, least
 
     def _row_of(self, arch: Arch) -> Rows:
-        row = np.zeros(len(self.genes), np.int16)
-        values = self._gene_values(arch)
+        row = np.zeros(len(self.slots), np.int16)
+        values = self._slot_values(arch)
         refused = []
-        for column, (gene, value) in enumerate(zip(self.genes, values, strict=True)):
-            if value in gene.choices:
-                row[column] = gene.choices.index(value)
+        for column, (slot, value) in enumerate(zip(self.slots, values, strict=True)):
+            if value in slot.choices:
+                row[column] = slot.choices.index(value)
             else:
                 refused.append(column)
-        skipped = self.skipped_genes(row[None])[0]
+        skipped = self.skipped_slots(row[None])[0]
         for column in refused:
             if not (skipped[column] and values[column] == 0):
-                gene = self.genes[column]
-                block = f", block {gene.block}" if gene.block >= 0 else ""
-                where = f" of stage {gene.stage}{block}" if gene.stage >= 0 else ""
+                slot = self.slots[column]
+                block = f", block {slot.block}" if slot.block >= 0 else ""
+                where = f" of stage {slot.stage}{block}" if slot.stage >= 0 else ""
                 raise InvalidArchError(
-                    f"'{gene.dimension}'{where} of space '{self.name}' must be one of {list(gene.choices)}, "
+                    f"'{slot.dimension}'{where} of space '{self.name}' must be one of {list(slot.choices)}, "
                     f"got {values[column]}."
                 )
         return row
 
-    def _gene_values(self, arch: Arch) -> list[float]:
-        """The arch's value for each gene, after a check that every tuple has the length the space declares."""
+    def _slot_values(self, arch: Arch) -> list[float]:
+        """The arch's value for each slot, after a check that every tuple has the length the space declares."""
         values: list[float] = [arch.resolution]
         for dimension in (Dimension.DEPTH, Dimension.KERNEL_SIZE, Dimension.EXPAND_RATIO, Dimension.WIDTH):
             listed = getattr(arch, dimension)
-            expected = sum(gene.dimension is dimension for gene in self.genes)
+            expected = sum(slot.dimension is dimension for slot in self.slots)
             if len(listed) != expected:
                 raise InvalidArchError(
                     f"'{dimension}' of space '{self.name}' needs {expected} values, the arch has {len(listed)}."

@@ -270,11 +270,11 @@ def step(network: nn.Module, logits: Tensor) -> None:
 def test_a_training_step_on_an_arch_is_a_step_of_its_subnet(supernet: Supernet) -> None:
     """With the largest kernels, since those of smaller ones are no parameters of their own."""
     space = supernet.space
-    largest = {position.kernel_gene: len(space.genes[position.kernel_gene].choices) - 1 for position in space.positions}
+    largest = {position.kernel_slot: len(space.slots[position.kernel_slot].choices) - 1 for position in space.positions}
     rows = space.sample_rows(np.random.default_rng(5), 1)
-    for gene, choice in largest.items():
-        if gene >= 0:
-            rows[:, gene] = choice
+    for slot, choice in largest.items():
+        if slot >= 0:
+            rows[:, slot] = choice
     (arch,) = space.from_rows(space.canonicalize_rows(rows))
     elastic = perturbed_supernet(space)
     subnet: Subnet = extract_subnet(elastic, arch)

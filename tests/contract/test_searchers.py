@@ -33,11 +33,11 @@ TINY = SearchSpace(
 
 
 def rugged(space: SearchSpace, seed: int = 3) -> Callable[[Rows], Values]:
-    """An accuracy that grows with size, with a preference for every choice and every pair of neighbouring genes."""
+    """An accuracy that grows with size, with a preference for every choice and every pair of neighbouring slots."""
     rng = np.random.default_rng(seed)
-    single = rng.normal(size=(len(space.genes), 32))
-    paired = rng.normal(size=(len(space.genes), 32, 32))
-    columns = np.arange(len(space.genes))
+    single = rng.normal(size=(len(space.slots), 32))
+    paired = rng.normal(size=(len(space.slots), 32, 32))
+    columns = np.arange(len(space.slots))
 
     def accuracy(rows: Rows) -> Values:
         alone = single[columns, rows].sum(axis=1)
@@ -122,7 +122,7 @@ def test_an_impossible_budget_is_refused_with_the_nearest_possible(search: Searc
 @pytest.mark.parametrize("seed", range(3))
 def test_the_optimum_of_a_tiny_space_is_found(search: Searcher, fraction: float, seed: int) -> None:
     problem = problem_at(TINY, fraction)
-    counts = [len(gene.choices) for gene in TINY.genes]
+    counts = [len(slot.choices) for slot in TINY.slots]
     everything = np.stack(np.unravel_index(np.arange(np.prod(counts)), counts), axis=1).astype(np.int16)
     rows = problem.within(np.unique(TINY.canonicalize_rows(everything), axis=0))
     result = search(problem, evaluations=5000, seed=seed)

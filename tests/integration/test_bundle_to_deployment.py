@@ -201,7 +201,7 @@ def test_a_bundle_has_every_part_and_says_where_it_comes_from(bundle: Bundle, sp
 def test_the_population_is_distinct_and_judged_by_validation_images(
     bundle: Bundle, run_dir: Path, splits: Splits
 ) -> None:
-    population = load_population(run_dir / "population.csv", SPACE)
+    population = load_population(next(run_dir.glob("population_*.csv")), SPACE)
     archs = [entry.arch for entry in population]
     assert len(set(archs)) == len(archs) == 24
     assert {SPACE.largest(), SPACE.smallest()} <= set(archs)
@@ -214,7 +214,7 @@ def test_the_population_is_distinct_and_judged_by_validation_images(
 def test_the_population_holds_for_the_weights_in_the_bundle(bundle: Bundle, run_dir: Path, splits: Splits) -> None:
     """The supernet in memory was rounded to half precision before anything was evaluated."""
     chosen = np.random.default_rng(SEED).permutation(len(splits.train))[:2000]
-    entry = load_population(run_dir / "population.csv", SPACE)[5]
+    entry = load_population(next(run_dir.glob("population_*.csv")), SPACE)[5]
     result = evaluate_arch(
         load_supernet(bundle.path),
         entry.arch,

@@ -38,7 +38,7 @@ def test_subnet_of_the_default_space_deploys_and_verifies(tmp_path: Path, rng: n
             tensor.uniform_(0.5, 2, generator=generator)
     rows = space.sample_rows(rng, 1)
     # Shallow: the time of an export grows with the number of layers.
-    rows[:, [gene.dimension is Dimension.DEPTH for gene in space.genes]] = 0
+    rows[:, [slot.dimension is Dimension.DEPTH for slot in space.slots]] = 0
     (arch,) = space.from_rows(space.canonicalize_rows(rows))
     images = rng.standard_normal((256, 3, arch.resolution, arch.resolution)).astype(np.float32)
     manifest = write_deployment(

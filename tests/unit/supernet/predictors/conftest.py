@@ -13,8 +13,8 @@ def synthetic_top1(space: SearchSpace, rows: Rows) -> Values:
     """Saturating in MACs, with a preference for every choice."""
     rng = np.random.default_rng(8)
     preference = np.zeros(len(rows))
-    for column, gene in enumerate(space.genes):
-        preference += rng.normal(scale=0.02, size=len(gene.choices))[rows[:, column]]
+    for column, slot in enumerate(space.slots):
+        preference += rng.normal(scale=0.02, size=len(slot.choices))[rows[:, column]]
     return 1 - 0.12 * np.exp(-preference - 0.4 * np.log(macs_cost(space)(rows) / 1e7))
 
 

@@ -37,7 +37,7 @@ def test_quality_from_cross_validation_is_that_on_new_archs(
 
 def test_choices_of_skipped_blocks_do_not_count(predictor: AccuracyPredictor, space: SearchSpace) -> None:
     row = space.to_rows([space.smallest()])
-    noisy = np.where(space.skipped_genes(row), np.int16(2), row)
+    noisy = np.where(space.skipped_slots(row), np.int16(2), row)
     assert (noisy != row).any()
     assert predictor.predict(noisy) == predictor.predict(row)
 

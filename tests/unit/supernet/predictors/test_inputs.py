@@ -14,7 +14,7 @@ from supernet.spaces.space import SearchSpace
 def distance(space: SearchSpace, first: int, second: int) -> float:
     """Squared distance of two archs that differ in the kernel size of their first block."""
     rows = np.repeat(space.to_rows([space.largest()]), 2, axis=0)
-    column = space.positions[2].kernel_gene
+    column = space.positions[2].kernel_slot
     rows[:, column] = first, second
     bits = ArchInputs(space).bits(rows)
     return float(((bits[:, 0] - bits[:, 1]) ** 2).sum())
@@ -29,7 +29,7 @@ def test_different_archs_have_different_bits(space: SearchSpace, rng: np.random.
     assert len(np.unique(ArchInputs(space).bits(rows), axis=1).T) == len(rows)
 
 
-def test_genes_with_many_choices_are_one_number() -> None:
+def test_slots_with_many_choices_are_one_number() -> None:
     space = load_space("ofa_mbv3_w1.2")  # 17 resolutions
     inputs = ArchInputs(space)
     rows = np.repeat(space.to_rows([space.smallest()]), 17, axis=0)

@@ -107,12 +107,12 @@ def test_samples_keep_budgets_and_resolutions(rng: np.random.Generator) -> None:
     assert {arch.resolution for arch in SPACE.from_rows(rows)} == {24, 32}
 
 
-def test_neighbours_are_every_change_of_one_gene(rng: np.random.Generator) -> None:
+def test_neighbours_are_every_change_of_one_slot(rng: np.random.Generator) -> None:
     problem = SearchProblem(SPACE, nothing, (), (24, 32))
     row = SPACE.to_rows([SPACE.largest()])
     rows = neighbours(problem, row)
     columns, choices = changes(problem, row)
-    # Every block of the largest arch runs: two other choices per gene, one other resolution.
-    assert len(rows) == 2 * (len(SPACE.genes) - 1) + 1
+    # Every block of the largest arch runs: two other choices per slot, one other resolution.
+    assert len(rows) == 2 * (len(SPACE.slots) - 1) + 1
     assert (rows[np.arange(len(rows)), columns] == choices).all()
     assert len(np.unique(rows, axis=0)) == len(rows)

@@ -40,7 +40,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 
 def every_row(space: SearchSpace) -> Rows:
-    counts = [range(len(gene.choices)) for gene in space.genes]
+    counts = [range(len(slot.choices)) for slot in space.slots]
     return space.canonicalize_rows(np.array(list(product(*counts)), np.int16))
 
 
@@ -55,7 +55,7 @@ def random_cost(space: SearchSpace, seed: int, *, missing: float = 0.0, whole: b
 
 
 def is_small(space: SearchSpace) -> bool:
-    return float(np.prod([len(gene.choices) for gene in space.genes], dtype=float)) <= MOST_ROWS
+    return float(np.prod([len(slot.choices) for slot in space.slots], dtype=float)) <= MOST_ROWS
 
 
 @settings(max_examples=60, deadline=None)

@@ -63,7 +63,7 @@ def test_unmeasured_blocks_spread_only_to_the_archs_that_run_them(tiny_width: Se
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (2, 3, 4)])
 def test_rows_of_another_space_are_refused(tiny_inverted: SearchSpace, shape: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidArchError, match="'tiny_inverted' have 8 genes"):
+    with pytest.raises(InvalidArchError, match="'tiny_inverted' have 8 slots"):
         macs_cost(tiny_inverted)(np.zeros(shape, np.int16))
 
 

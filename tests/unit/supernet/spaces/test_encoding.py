@@ -13,13 +13,13 @@ few_examples = settings(max_examples=25, deadline=None)
 
 
 def decode(space: SearchSpace, features: np.ndarray) -> Rows:
-    """The rows that `encode` wrote, read column by column; skipped genes come back as 0."""
+    """The rows that `encode` wrote, read column by column; skipped slots come back as 0."""
     columns, start = [], 0
-    for gene in space.genes:
-        width = len(gene.choices) if len(gene.choices) <= MAX_ONE_HOT else 1
+    for slot in space.slots:
+        width = len(slot.choices) if len(slot.choices) <= MAX_ONE_HOT else 1
         part = features[:, start : start + width]
-        if width == 1 and len(gene.choices) > 1:
-            distance = np.abs(np.asarray(gene.choices) / gene.choices[-1] - part)
+        if width == 1 and len(slot.choices) > 1:
+            distance = np.abs(np.asarray(slot.choices) / slot.choices[-1] - part)
             columns.append(np.where(part[:, 0] == 0, 0, distance.argmin(1)))
         else:
             columns.append(part.argmax(1))
@@ -40,8 +40,8 @@ def test_encodings_can_be_read_back(space: SearchSpace, seed: int) -> None:
 
 
 def test_skipped_blocks_encode_to_zero_even_in_rows_that_are_not_canonical(cifar: SearchSpace) -> None:
-    rows = np.full((1, len(cifar.genes)), 2, np.int16)
-    rows[:, [gene.dimension is Dimension.DEPTH for gene in cifar.genes]] = 0
+    rows = np.full((1, len(cifar.slots)), 2, np.int16)
+    rows[:, [slot.dimension is Dimension.DEPTH for slot in cifar.slots]] = 0
     features = encode(cifar, rows)[0]
     # One bit for the resolution and one for each of 5 depths; one kernel and one ratio for each of 5 blocks that run.
     assert features.sum() == 1 + 5 + 2 * 5

@@ -25,15 +25,15 @@ few_examples = settings(max_examples=25, deadline=None)
 
 def raw_rows(space: SearchSpace, seed: int, n_archs: int) -> Rows:
     """Rows that are not canonical: skipped blocks have choices too."""
-    counts = [len(gene.choices) for gene in space.genes]
+    counts = [len(slot.choices) for slot in space.slots]
     return np.random.default_rng(seed).integers(0, counts, (n_archs, len(counts))).astype(np.int16)
 
 
 def arch_with_skipped_choices(space: SearchSpace, row: Rows) -> Arch:
     """The arch of a row with the choices of skipped blocks written out."""
     values: dict[str, list[Any]] = {dimension: [] for dimension in Dimension}
-    for gene, index in zip(space.genes, row, strict=True):
-        values[gene.dimension].append(gene.choices[index])
+    for slot, index in zip(space.slots, row, strict=True):
+        values[slot.dimension].append(slot.choices[index])
     (resolution,) = values.pop(Dimension.RESOLUTION)
     return Arch(resolution, **{name: tuple(listed) for name, listed in values.items()})
 
@@ -60,9 +60,9 @@ def test_canonical_archs_forget_the_choices_of_skipped_blocks_and_nothing_else(s
     assert space.canonicalize(arch) == arch
     assert space.contains(full)
     assert blocks_of(space, arch) == blocks_of(space, full)
-    skipped = space.skipped_genes(row[None])[0]
+    skipped = space.skipped_slots(row[None])[0]
     flat = [arch.resolution, *arch.depths, *arch.kernel_sizes, *arch.expand_ratios, *arch.widths]
-    wanted = [0 if skip else gene.choices[index] for gene, index, skip in zip(space.genes, row, skipped, strict=True)]
+    wanted = [0 if skip else slot.choices[index] for slot, index, skip in zip(space.slots, row, skipped, strict=True)]
     assert flat == wanted
 
 
@@ -75,7 +75,7 @@ def test_equal_ids_mean_equal_networks(tiny_space: SearchSpace, seed: int) -> No
 
 
 def test_size_counts_the_distinct_networks(tiny_space: SearchSpace) -> None:
-    every = np.array(list(product(*(range(len(gene.choices)) for gene in tiny_space.genes))), np.int16)
+    every = np.array(list(product(*(range(len(slot.choices)) for slot in tiny_space.slots))), np.int16)
     archs = set(tiny_space.from_rows(every))
     assert len(archs) == tiny_space.size()
     assert len({arch.arch_id for arch in archs}) == tiny_space.size()
@@ -83,7 +83,7 @@ def test_size_counts_the_distinct_networks(tiny_space: SearchSpace) -> None:
 
 
 def test_no_archs_are_no_rows(space: SearchSpace) -> None:
-    assert space.to_rows([]).shape == (0, len(space.genes))
+    assert space.to_rows([]).shape == (0, len(space.slots))
     assert space.from_rows(space.to_rows([])) == []
 
 
@@ -141,13 +141,13 @@ def test_mutation_with_probability_0_keeps_and_with_1_redraws(space: SearchSpace
 
 @few_examples
 @given(seed=seeds)
-def test_crossover_takes_each_gene_from_a_parent_that_runs_the_block(space: SearchSpace, seed: int) -> None:
+def test_crossover_takes_each_slot_from_a_parent_that_runs_the_block(space: SearchSpace, seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = space.sample_rows(rng, 8), space.sample_rows(rng, 8)
     child = space.crossover_rows(first, second, rng)
-    counts = ~space.skipped_genes(child)
-    from_first = (child == first) & ~space.skipped_genes(first)
-    from_second = (child == second) & ~space.skipped_genes(second)
+    counts = ~space.skipped_slots(child)
+    from_first = (child == first) & ~space.skipped_slots(first)
+    from_second = (child == second) & ~space.skipped_slots(second)
     assert (from_first | from_second)[counts].all()
 
 
@@ -168,18 +168,18 @@ def test_a_block_woken_by_mutation_gets_random_choices(tiny_inverted: SearchSpac
     shallow = tiny_inverted.to_rows([tiny_inverted.smallest()] * 400)
     mutated = tiny_inverted.mutate_rows(shallow, np.random.default_rng(0), probability=0.3)
     woken = mutated[mutated[:, 1] == 1]
-    second_block = [index for index, gene in enumerate(tiny_inverted.genes) if (gene.stage, gene.block) == (1, 1)]
+    second_block = [index for index, slot in enumerate(tiny_inverted.slots) if (slot.stage, slot.block) == (1, 1)]
     assert len(woken) > 30
     assert ((woken[:, second_block].mean(0) > 0.3) & (woken[:, second_block].mean(0) < 0.7)).all()
 
 
-def test_samples_are_uniform_over_the_choices_of_every_gene(cifar: SearchSpace) -> None:
+def test_samples_are_uniform_over_the_choices_of_every_slot(cifar: SearchSpace) -> None:
     rows = cifar.sample_rows(np.random.default_rng(7), 10_000)
-    skipped = cifar.skipped_genes(rows)
-    for column, gene in enumerate(cifar.genes):
-        drawn = np.bincount(rows[~skipped[:, column], column], minlength=len(gene.choices))
+    skipped = cifar.skipped_slots(rows)
+    for column, slot in enumerate(cifar.slots):
+        drawn = np.bincount(rows[~skipped[:, column], column], minlength=len(slot.choices))
         expected = drawn.sum() / len(drawn)
-        # The 99.99 % point of χ² with two degrees of freedom, for 36 genes at once.
+        # The 99.99 % point of χ² with two degrees of freedom, for 36 slots at once.
         assert ((drawn - expected) ** 2 / expected).sum() < 18.4
 
 
@@ -217,7 +217,7 @@ def test_distinct_blocks_hold_every_block_of_a_sample(space: SearchSpace, rng: n
 
 
 def test_distinct_blocks_are_exactly_those_that_occur(tiny_space: SearchSpace) -> None:
-    every = np.array(list(product(*(range(len(gene.choices)) for gene in tiny_space.genes))), np.int16)
+    every = np.array(list(product(*(range(len(slot.choices)) for slot in tiny_space.slots))), np.int16)
     occurring = {spec for arch in tiny_space.from_rows(every) for spec in blocks_of(tiny_space, arch)}
     assert tiny_space.distinct_blocks() == tuple(sorted(occurring))
 
@@ -248,7 +248,7 @@ def test_space_survives_its_json_form(space: SearchSpace) -> None:
     again = SearchSpace.from_dict(space.to_dict())
     assert again == space
     assert again.fingerprint == space.fingerprint
-    assert again.genes == space.genes
+    assert again.slots == space.slots
     assert again.positions == space.positions
 
 
@@ -274,7 +274,7 @@ def test_fingerprint_of_the_default_space_is_the_one_of_stored_weights() -> None
 def test_another_number_of_classes_is_another_space_with_the_same_archs(cifar: SearchSpace) -> None:
     more = cifar.with_classes(100)
     assert more.classes == 100
-    assert more.genes == cifar.genes
+    assert more.slots == cifar.slots
     assert more.fingerprint != cifar.fingerprint
     with pytest.raises(InvalidSpaceError, match="at least one class"):
         cifar.with_classes(0)
