@@ -1,4 +1,4 @@
-# The one door: everything a developer, a user or CI runs.
+# The one door: everything a developer, a user or CI runs. `make bench DATA=FOLDER` needs a data set with a test split.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -24,7 +24,7 @@ serve: $(VENV)/.run
 	$(BIN)/tailor serve
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m pytest benchmarks --import-mode=importlib -s
+	$(BIN)/python benchmarks/bundle_accuracy.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV)
