@@ -25,10 +25,11 @@ import httpx
 import numpy as np
 import onnxruntime
 
-from latency_tables.build import measure_model, measure_networks
+from latency_tables.build import measure_model, measure_pace
+from latency_tables.errors import UnstableMeasurementError
 from latency_tables.probe import this_device
+from latency_tables.table import LatencyTable, load_table, parse_table
 from supernet.export.verify import verify_deployment
-from supernet.spaces.arch import Arch
 from supernet.spaces.presets import load_space
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPACE = "cifar_mbv3"
-# A shipped table counts as this machine's when it is this close for the smallest and the largest arch.
-SAME_DEVICE = 0.10
+# A table counts as this machine's when its reference network runs this close to the latency it had then.
+SAME_PACE = 0.10
 
 
 def main() -> None:
@@ -48,7 +49,8 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tailor-demo-") as scratch, running_service(Path(scratch)) as client:
         say(f"Service is up after {time.perf_counter() - started:.1f} s: {client.base_url}")
-        device = find_device(client, Path(scratch))
+        table = find_device(client, Path(scratch))
+        device = table.device.device_id
         limits = client.get(f"/v1/devices/{device}/limits").raise_for_status().json()["latency_ms"]
         fastest, slowest = limits["min"], limits["max"]
         budget_ms = round((fastest * slowest) ** 0.5, 3)
@@ -79,7 +81,7 @@ def main() -> None:
     ranked = ", ".join(f"{name} {share:.0%}" for name, share in list(zip(classes, shares, strict=True))[:3])
     say(f"A painted ship is taken for: {ranked}")
 
-    measured_ms = measure_model(model, threads=1).value_ms
+    measured_ms = measure(model, table)
     say(f"Measured {measured_ms:.3f} ms against {latency['estimated']:.3f} ms estimated.")
     answer = {
         "device": device,
@@ -140,46 +142,40 @@ def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any
     return answer
 
 
-def find_device(client: httpx.Client, folder: Path) -> str:
-    """The registered device this machine is; where there is none, measure and register it."""
-    mine = this_device(threads=1)
-    candidates = [
-        item["id"]
-        for item in client.get("/v1/devices").raise_for_status().json()["items"]
-        if (item["chip"], item["threads"]) == (mine.chip, 1)
-    ]
-    space = load_space(SPACE)
-    archs = [space.smallest(), space.largest()]
-    measured = [stats.value_ms for stats in measure_networks(archs, space, threads=1)]
-    for device in candidates:
-        limits = client.get(f"/v1/devices/{device}/limits").raise_for_status().json()["latency_ms"]
-        table = client.get(f"/v1/devices/{device}/tables/{SPACE}").raise_for_status().text
-        (folder / "shipped.json").write_text(table)
-        estimated = estimate(folder / "shipped.json", archs)
-        ratios = [real / table_ms for real, table_ms in zip(measured, estimated, strict=True)]
-        if all(abs(ratio - 1) <= SAME_DEVICE for ratio in ratios):
-            say(f"This machine is the registered device {device} ({limits['min']:.3f} ms for its fastest subnet).")
-            return str(device)
-        worst = max(ratios, key=lambda ratio: abs(ratio - 1))
-        say(f"This machine has the chip of {device}, but runs networks at {worst:.2f} times its latency.")
+def find_device(client: httpx.Client, folder: Path) -> LatencyTable:
+    """The latency table of the registered device this machine is; where there is none, measure and register one."""
+    mine, space = this_device(threads=1), load_space(SPACE)
+    for item in client.get("/v1/devices").raise_for_status().json()["items"]:
+        if (item["chip"], item["threads"]) != (mine.chip, mine.threads):
+            continue
+        answer = client.get(f"/v1/devices/{item['id']}/tables/{SPACE}")
+        if answer.is_error:
+            continue
+        table = parse_table(answer.text, space=SPACE)
+        pace = measure_pace(table, space)
+        if abs(pace - 1) <= SAME_PACE:
+            say(f"This machine is the registered device {item['id']}: {pace:.2f} times its latency.")
+            return table
+        say(f"This machine has the chip of {item['id']}, but runs a network in {pace:.2f} times its latency.")
     say(f"No shipped latency table fits this machine ({mine.chip}). Measuring a quick one, about a minute …")
-    table = folder / "table.json"
+    path = folder / "table.json"
     command = [sys.executable, "-m", "service.cli", "profile", "--supernet", SPACE, "--quick"]
-    command += ["--device", f"this-{mine.device_id}"[:64], "-o", str(table)]
-    subprocess.run(command, check=True)
-    device = json.loads(table.read_text())["device"]["device_id"]
-    headers = {"content-type": "application/json"}
-    response = client.put(f"/v1/devices/{device}/tables/{SPACE}", content=table.read_bytes(), headers=headers)
+    subprocess.run([*command, "--device", f"this-{mine.device_id}"[:64], "-o", str(path)], check=True)
+    table = load_table(path)
+    url = f"/v1/devices/{table.device.device_id}/tables/{SPACE}"
+    response = client.put(url, content=path.read_bytes(), headers={"content-type": "application/json"})
     if response.is_error:
         sys.exit(f"The table was refused: {response.text}")
-    return str(device)
+    return table
 
 
-def estimate(table: Path, archs: list[Arch]) -> list[float]:
-    from latency_tables.estimator import LatencyEstimator
-    from latency_tables.table import load_table
-
-    return [entry.estimated_ms for entry in LatencyEstimator(load_table(table), load_space(SPACE)).estimate(archs)]
+def measure(model: Path, table: LatencyTable) -> float:
+    """Latency of the model, ms, at the pace of the table; at any pace where the machine no longer has that one."""
+    try:
+        return measure_model(model, threads=1, table=table, space=load_space(SPACE)).value_ms
+    except UnstableMeasurementError as error:
+        say(f"Note: {error}")
+        return measure_model(model, threads=1).value_ms
 
 
 def wait_for(client: httpx.Client, job_id: str) -> None:

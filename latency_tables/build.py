@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from latency_tables.calibration import MIN_NETWORKS
 from latency_tables.errors import InvalidSettingError, UnstableMeasurementError
 from latency_tables.estimator import recalibrate_table
+from latency_tables.graphs import build_graph
 from latency_tables.measure import QUICK_PLAN, MeasurePlan
 from latency_tables.probe import this_device
 from latency_tables.process import MeasureProcess
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 # Archs tried for each chain; the one with the most blocks that are still wanted is taken.
 CHAIN_CANDIDATES = 24
 REPORT_EVERY = 20
+# How long to wait for the pace of a table.
+PACE_S = 15.0
 
 Key = tuple[str, int]
 
@@ -79,10 +83,10 @@ def measure_table(
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=rng, report=report)
     bench.run(chains=chains, networks=networks)
     pace = bench.pace
-    if bench.steady_share < plan.min_steady_share:
+    if bench.covered_share < plan.min_covered_share:
         raise UnstableMeasurementError(
-            f"Only {bench.steady_share:.0%} of the visits saw the machine at one speed, a table needs "
-            f"{plan.min_steady_share:.0%}. Stop other programs and measure again.",
+            f"Only {bench.covered_share:.0%} of the chains and networks were seen at the machine's own speed, a table "
+            f"needs {plan.min_covered_share:.0%}. Stop other programs and measure again.",
             drift=pace.drift,
             steady_share=bench.steady_share,
         )
@@ -129,25 +133,85 @@ def measure_networks(
     return [bench.network_stats(index) for index in range(len(archs))]
 
 
-def measure_model(model: str | Path | bytes, *, threads: int = 1, plan: MeasurePlan = QUICK_PLAN) -> LatencyStats:
+def measure_model(
+    model: str | Path | bytes,
+    *,
+    threads: int = 1,
+    plan: MeasurePlan = QUICK_PLAN,
+    table: LatencyTable | None = None,
+    space: SearchSpace | None = None,
+) -> LatencyStats:
     """Measure an ONNX file, or its bytes, on this machine; a symbolic batch dimension counts as 1.
 
-    The spread is that between `plan.rounds` bursts. There is no reference, so no drift is known.
+    Args:
+        model: A file, or the bytes of one.
+        threads: Threads of one inference.
+        plan: How long to measure.
+        table: Measured here before: its reference network runs between the bursts, and only bursts count during which
+            the machine has the table's pace. Needs `space`.
+        space: The table's.
+
+    Returns:
+        The median over bursts; the spread is that between them.
 
     Raises:
+        UnstableMeasurementError: The machine never had the table's pace within `plan.limit_s`.
+        InvalidSettingError: The table does not say what its reference was.
         MeasurementError: The model cannot be loaded, or has inputs nobody can make up.
         OSError: There is no such file.
     """
+    reference, pace = ((), None) if table is None or space is None else _reference_of(table, space)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx" if isinstance(model, bytes) else Path(model).resolve(strict=True)
         if isinstance(model, bytes):
             path.write_bytes(model)
         setup = _setup(plan, threads=threads, seed=0, networks=[str(path)])
+        if reference:
+            setup |= {"blocks": [spec_to_dict(spec) for spec in reference], "reference": list(range(len(reference)))}
+        visits: list[Visit] = []
+        started = perf_counter()
         with MeasureProcess(setup) as process:
-            # The first burst warms up.
-            answers = [process.ask({"do": "network", "index": 0}) for _ in range(plan.rounds + 1)]
-    visits = [_visit(answer) for answer in answers[1:]]
-    return summarise([(visit, 0) for visit in visits], Pace.of(visits))
+            process.ask({"do": "network", "index": 0})  # warms up
+            while len(visits) < plan.rounds or (
+                pace is not None
+                and sum(map(pace.is_steady, visits)) < plan.rounds
+                and perf_counter() - started < plan.limit_s
+            ):
+                visits.append(_visit(process.ask({"do": "network", "index": 0})))
+    if pace is not None and not any(map(pace.is_steady, visits)):
+        now = Pace.of(visits)
+        raise UnstableMeasurementError(
+            f"The table's reference network takes {now.usual_ms:.3f} ms now, in the table {pace.usual_ms:.3f} ms. Stop "
+            "other programs and measure again, or measure a new table.",
+            drift=now.usual_ms / pace.usual_ms,
+            steady_share=0.0,
+        )
+    return summarise([(visit, 0) for visit in visits], pace or Pace.of(visits))
+
+
+def measure_pace(table: LatencyTable, space: SearchSpace, *, plan: MeasurePlan = QUICK_PLAN) -> float:
+    """How much slower than its table this machine is now, by the table's reference network; 1 is the same.
+
+    A table holds for a machine only at its own pace: a chip of the same name may be clocked or shared in another way.
+
+    Raises:
+        InvalidSettingError: The table does not say what its reference was.
+        MeasurementError: The measuring process refuses or dies.
+    """
+    reference, pace = _reference_of(table, space)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "reference.onnx"
+        path.write_bytes(build_graph(reference, rng=np.random.default_rng(0)))
+        setup = _setup(plan, threads=table.device.threads, seed=0, networks=[str(path)])
+        setup |= {"blocks": [spec_to_dict(spec) for spec in reference], "reference": list(range(len(reference)))}
+        visits: list[Visit] = []
+        started = perf_counter()
+        with MeasureProcess(setup) as process:
+            # Until the table's pace was seen in a few bursts, or could have been.
+            while sum(map(pace.is_steady, visits)) < plan.rounds and perf_counter() - started < PACE_S:
+                visits.append(_visit(process.ask({"do": "network", "index": 0})))
+    now = pace.usual_ms if sum(map(pace.is_steady, visits)) >= plan.rounds else Pace.of(visits).usual_ms
+    return now / pace.usual_ms
 
 
 def choose_chains(
@@ -211,7 +275,7 @@ class _Bench:
 
     def run(self, *, chains: Sequence[Arch], networks: Sequence[Arch]) -> None:
         """Measure everything; `UnstableMeasurementError` where the drift is above the plan's."""
-        reference = self.space.sample(np.random.default_rng(self.seed))
+        reference = _reference_arch(self.space, self.seed)
         walks = [blocks_of(self.space, arch) for arch in (*chains, *networks, reference)]
         blocks = sorted({spec for walk in walks for spec in walk})
         number = {spec: index for index, spec in enumerate(blocks)}
@@ -227,15 +291,12 @@ class _Bench:
         self.visits = {key: [] for key in keys}
         total = len(keys) * self.plan.rounds
         self._say(f"measuring {len(chains)} chains of blocks and {len(networks)} networks, {total} visits")
+        started = perf_counter()
         with MeasureProcess(setup) as process:
             self.cpus = process.cpus
             for _ in range(self.plan.rounds):
                 self._round(process, keys, total)
-            for _ in range(self.plan.extra_rounds):
-                pace = self.pace
-                unsteady = [key for key in keys if not any(map(pace.is_steady, self.visits[key]))]
-                if not unsteady:
-                    break
+            while (unsteady := self._unsteady()) and perf_counter() - started < self.plan.limit_s:
                 total += len(unsteady)
                 self._say(f"the machine was busy: {len(unsteady)} chains and networks are visited again")
                 self._round(process, unsteady, total)
@@ -259,6 +320,11 @@ class _Bench:
         pace = self.pace
         return float(np.mean([pace.is_steady(visit) for visits in self.visits.values() for visit in visits]))
 
+    @property
+    def covered_share(self) -> float:
+        """Share of the chains and networks with a visit that counts."""
+        return 1 - len(self._unsteady()) / len(self.visits)
+
     def network_stats(self, index: int) -> LatencyStats:
         """Latency of a network that was visited."""
         return summarise([(visit, 0) for visit in self.visits["network", index]], self.pace)
@@ -266,7 +332,7 @@ class _Bench:
     def provenance(self, runtime_version: str) -> dict[str, Any]:
         """What a table says about this measurement."""
         pace = self.pace
-        never = sum(not any(map(pace.is_steady, visits)) for visits in self.visits.values())
+        never = len(self._unsteady())
         warnings = []
         if pace.drift > WARN_DRIFT:
             warnings.append(f"the reference network drifted by a factor of {pace.drift:.2f}")
@@ -286,6 +352,10 @@ class _Bench:
             "warnings": warnings,
         }
 
+    def _unsteady(self) -> list[Key]:
+        pace = self.pace
+        return [key for key, visits in self.visits.items() if not any(map(pace.is_steady, visits))]
+
     def _round(self, process: MeasureProcess, keys: Sequence[Key], total: int) -> None:
         for place in self.rng.permutation(len(keys)):
             kind, index = keys[place]
@@ -297,6 +367,22 @@ class _Bench:
     def _say(self, line: str) -> None:
         if self.report is not None:
             self.report(line)
+
+
+def _reference_arch(space: SearchSpace, seed: int) -> Arch:
+    """The network that runs between all visits of a measurement."""
+    return space.sample(np.random.default_rng(seed))
+
+
+def _reference_of(table: LatencyTable, space: SearchSpace) -> tuple[tuple[BlockSpec, ...], Pace]:
+    """Blocks of a table's reference network, and the pace it was measured at."""
+    seed, reference_ms = table.source.get("seed"), table.source.get("reference_ms")
+    if type(seed) is not int or not isinstance(reference_ms, float) or table.space != space.name:
+        raise InvalidSettingError(
+            f"The table of '{table.device.device_id}' for '{table.space}' does not name its reference network. "
+            f"Measure one for '{space.name}' with `tailor profile`."
+        )
+    return blocks_of(space, _reference_arch(space, seed)), Pace(reference_ms, 1.0)
 
 
 def _setup(plan: MeasurePlan, *, threads: int, seed: int, networks: Sequence[list[int] | str]) -> dict[str, Any]:

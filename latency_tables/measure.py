@@ -38,11 +38,11 @@ class MeasurePlan:
         reference_s: Length of a burst of the reference.
         min_runs: Least passes of a burst, however long they take.
         rounds: Visits of each chain and network.
-        extra_rounds: Further visits of what had no steady visit, at most.
+        limit_s: What had no steady visit is visited again until the measurement has taken this long.
         coverage: Chains each block stands in, at least.
         networks: Whole networks for the calibration.
         max_drift: Slowest over fastest reference above which the measurement fails; infinite only warns.
-        min_steady_share: Share of steady visits below which no table is made; 0 only warns.
+        min_covered_share: Share of chains and networks with a steady visit below which no table is made; 0 only warns.
     """
 
     warmup_s: float = 1.0
@@ -50,26 +50,26 @@ class MeasurePlan:
     reference_s: float = 0.005
     min_runs: int = 8
     rounds: int = 6
-    extra_rounds: int = 3
+    limit_s: float = 50.0
     coverage: int = 3
     networks: int = 24
     max_drift: float = inf
-    min_steady_share: float = 0.1
+    min_covered_share: float = 0.8
 
     def __post_init__(self) -> None:
         """Refuse plans that measure nothing."""
-        for name in ("warmup_s", "burst_s", "reference_s"):
+        for name in ("warmup_s", "burst_s", "reference_s", "limit_s"):
             value = getattr(self, name)
             if not isfinite(value) or value < 0:
                 raise InvalidSettingError(f"'{name}' of a measuring plan must be finite seconds from 0, got {value}.")
-        for name, least in (("min_runs", 3), ("rounds", 1), ("extra_rounds", 0), ("coverage", 1), ("networks", 0)):
+        for name, least in (("min_runs", 3), ("rounds", 1), ("coverage", 1), ("networks", 0)):
             if getattr(self, name) < least:
                 raise InvalidSettingError(f"'{name}' of a measuring plan must be at least {least}.")
         if not self.max_drift > 1:
             raise InvalidSettingError(f"'max_drift' of a measuring plan must be above 1, got {self.max_drift}.")
-        if not 0 <= self.min_steady_share <= 1:
+        if not 0 <= self.min_covered_share <= 1:
             raise InvalidSettingError(
-                f"'min_steady_share' of a measuring plan lies between 0 and 1, got {self.min_steady_share}."
+                f"'min_covered_share' of a measuring plan lies between 0 and 1, got {self.min_covered_share}."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class MeasurePlan:
 
 # Many short visits: a program that comes and goes beside the measurement spoils few of them.
 QUICK_PLAN = MeasurePlan()
-FULL_PLAN = MeasurePlan(warmup_s=2.0, burst_s=0.02, rounds=12, extra_rounds=6, coverage=5, networks=60)
+FULL_PLAN = MeasurePlan(warmup_s=2.0, burst_s=0.02, rounds=12, coverage=5, networks=60, limit_s=300.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 STEADY_SHARE = 0.08
-# A speed this much less common than the most common one still is a usual speed, if it is faster.
-COMMON_SHARE = 0.6
+# A speed this much less common than the most common one still is the usual speed, if it is faster: a neighbour on the
+# same core, another virtual machine say, can be busy for most of a measurement.
+COMMON_SHARE = 0.2
 # Beyond this spread inside a burst the machine ran at two speeds: another program came or went.
 MIXED_SHARE = 0.15
 WARN_DRIFT = 1.25
@@ -45,8 +46,8 @@ class Pace:
     """The machine's usual speed, by the reference network.
 
     Attributes:
-        usual_ms: Latency of the reference around which most bursts lie; of two such speeds that are about equally
-            common the faster, which is the quiet machine.
+        usual_ms: Latency of the reference around which many bursts lie; of several such speeds the fastest, which is
+            the quiet machine.
         drift: Slowest over fastest reference.
     """
 

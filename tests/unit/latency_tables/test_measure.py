@@ -29,10 +29,10 @@ TINY_PLAN = MeasurePlan(
     reference_s=0.001,
     min_runs=3,
     rounds=1,
-    extra_rounds=0,
+    limit_s=0,
     coverage=1,
     networks=6,
-    min_steady_share=0,  # tests run beside others
+    min_covered_share=0,  # tests run beside others
 )
 
 
@@ -55,9 +55,9 @@ def test_a_burst_lasts_as_long_as_asked() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"warmup_s": -1.0}, {"burst_s": inf}, {"min_runs": 0}, {"rounds": 0}, {"extra_rounds": -1}),
+        *({"warmup_s": -1.0}, {"burst_s": inf}, {"min_runs": 0}, {"rounds": 0}, {"limit_s": -1.0}),
         *({"coverage": 0}, {"networks": -1}, {"max_drift": 1.0}, {"max_drift": float("nan")}),
-        {"min_steady_share": 1.5},
+        {"min_covered_share": 1.5},
     ],
 )
 def test_plans_that_measure_nothing_are_refused(change: dict[str, Any]) -> None:
@@ -161,8 +161,8 @@ def test_a_machine_that_is_never_steady_gives_no_table(
     small_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("latency_tables.visits.MIXED_SHARE", -1.0)
-    plan = MeasurePlan.from_dict(TINY_PLAN.to_dict() | {"min_steady_share": 0.01})
-    with pytest.raises(UnstableMeasurementError, match="Only 0% of the visits") as caught:
+    plan = MeasurePlan.from_dict(TINY_PLAN.to_dict() | {"min_covered_share": 0.01})
+    with pytest.raises(UnstableMeasurementError, match="Only 0% of the chains and networks") as caught:
         measure_table(small_space, plan=plan)
     assert caught.value.steady_share == 0
 
