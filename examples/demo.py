@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +26,7 @@ import onnxruntime
 
 from latency_tables.build import measure_model, measure_pace
 from latency_tables.errors import UnstableMeasurementError
-from latency_tables.probe import this_device
+from latency_tables.probe import matches, this_device
 from latency_tables.table import LatencyTable, load_table, parse_table
 from supernet.export.verify import verify_deployment
 from supernet.spaces.presets import load_space
@@ -146,12 +145,12 @@ def find_device(client: httpx.Client, folder: Path) -> LatencyTable:
     """The latency table of the registered device this machine is; where there is none, measure and register one."""
     mine, space = this_device(threads=1), load_space(SPACE)
     for item in client.get("/v1/devices").raise_for_status().json()["items"]:
-        if (item["chip"], item["threads"]) != (mine.chip, mine.threads):
-            continue
         answer = client.get(f"/v1/devices/{item['id']}/tables/{SPACE}")
         if answer.is_error:
             continue
         table = parse_table(answer.text, space=SPACE)
+        if not matches(table.device, mine):
+            continue
         pace = measure_pace(table, space)
         if abs(pace - 1) <= SAME_PACE:
             say(f"This machine is the registered device {item['id']}: {pace:.2f} times its latency.")
@@ -191,8 +190,7 @@ def wait_for(client: httpx.Client, job_id: str) -> None:
 
 
 def download(client: httpx.Client, deployment_id: str, out: Path) -> Path:
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     for name in ("model.onnx", "manifest.json"):
         response = client.get(f"/v1/deployments/{deployment_id}/{name}").raise_for_status()
         (out / name).write_bytes(response.content)

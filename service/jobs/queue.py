@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import logging
 import uuid
+from functools import cached_property
 from typing import TYPE_CHECKING
-
-from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
 
 from service.db import job_repository
 from service.db.engine import session_factory, session_scope
@@ -24,6 +23,7 @@ from service.jobs.states import PAYLOADS, JobKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbos import DBOSClient, EnqueueOptions
     from pydantic import BaseModel
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
@@ -50,14 +50,21 @@ class JobQueue:
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
+        self._engine = engine
         self._factory = session_factory(engine)
-        self._client = DBOSClient(
-            system_database_engine=engine,
+        self._started = False
+
+    @cached_property
+    def _client(self) -> DBOSClient:
+        # The library takes a quarter of the API's start, and most requests queue nothing.
+        from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+        return DBOSClient(
+            system_database_engine=self._engine,
             serializer=DBOSPortableJSONSerializer(),
             application_name=_APPLICATION,
             lazy=True,  # the database may not be there yet
         )
-        self._started = False
 
     def enqueue(self, session: Session, kind: JobKind, payload: BaseModel) -> Job:
         """Queue a job in the caller's transaction: both are there after its commit, neither after a rollback.
@@ -92,6 +99,8 @@ class JobQueue:
         Only for the process that holds the lock of the data folder. `execute` may be called again for a job it has
         seen, even one that is finished.
         """
+        from dbos import DBOS, DBOSPortableJSONSerializer
+
         # Known before the launch, so that the queue is looked at from the start; a registered one takes a second.
         self._client.register_queue(_QUEUE, worker_concurrency=1, polling_interval_sec=self._settings.job_poll_s)
         # A handler of ours, or the library adds its own to stderr.
@@ -150,9 +159,12 @@ class JobQueue:
     def close(self) -> None:
         """Stop taking jobs and let go of the connections. A job in progress stays in the queue."""
         if self._started:
+            from dbos import DBOS
+
             DBOS.destroy(destroy_registry=True)
             self._started = False
-        self._client.destroy()
+        if "_client" in self.__dict__:
+            self._client.destroy()
 
     def _hand_over(self, session: Session, job_id: str) -> None:
         # The library runs an id once, so every hand-over has its own; the job id in front finds it again.
@@ -167,4 +179,6 @@ class JobQueue:
 
 def migrate_queue(settings: Settings) -> None:
     """Bring the library's own tables to its newest schema; without them neither side can start."""
+    from dbos import DBOS
+
     DBOS.migrate(settings.effective_database_url)
