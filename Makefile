@@ -24,7 +24,7 @@ serve: $(VENV)/.run
 	$(BIN)/tailor serve
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/bundle_accuracy.py --data $(DATA)
+	$(BIN)/python benchmarks/bundle_accuracy.py --data $(DATA) $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -160,6 +160,10 @@ def measure_model(
         MeasurementError: The model cannot be loaded, or has inputs nobody can make up.
         OSError: There is no such file.
     """
+    if (table is None) != (space is None):
+        raise InvalidSettingError("'table' and 'space' belong together: give both or neither.")
+    if table is not None and table.device.threads != threads:
+        raise InvalidSettingError(f"The table is for {table.device.threads} threads, got {threads}.")
     reference, pace = ((), None) if table is None or space is None else _reference_of(table, space)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx" if isinstance(model, bytes) else Path(model).resolve(strict=True)
@@ -181,7 +185,8 @@ def measure_model(
     if pace is not None and not any(map(pace.is_steady, visits)):
         now = Pace.of(visits)
         raise UnstableMeasurementError(
-            f"The table's reference network takes {now.usual_ms:.3f} ms now, in the table {pace.usual_ms:.3f} ms. Stop "
+            f"The machine was never steady at the table's pace: its reference network took {pace.usual_ms:.3f} ms then "
+            f"and takes {now.usual_ms:.3f} ms now. Stop "
             "other programs and measure again, or measure a new table.",
             drift=now.usual_ms / pace.usual_ms,
             steady_share=0.0,

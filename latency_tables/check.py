@@ -8,6 +8,7 @@ from math import hypot
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.estimator import blocks_by_resolution, missing_blocks
+from supernet.spaces.blocks import BlockKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,6 +60,16 @@ class TableReport:
             "errors": list(self.errors),
             "warnings": list(self.warnings),
         }
+
+
+def space_of(table: LatencyTable, space: SearchSpace) -> SearchSpace:
+    """The space with the number of classes the table's classifier was measured with.
+
+    A table belongs to a space by its name; supernets of that space differ in their classes. Unchanged where the table
+    has the space's own classifier, none, or several.
+    """
+    classes = {spec.out_chs for _, rows in table.row_groups() for spec in rows if spec.kind is BlockKind.LINEAR}
+    return space if space.classes in classes or len(classes) != 1 else space.with_classes(classes.pop())
 
 
 def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[LatencyTable] = ()) -> TableReport:

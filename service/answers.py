@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service.errors import ConflictError
+from supernet.errors import InvalidConfigError
+from supernet.predictors.accuracy import AccuracyPredictor, describe_accuracy
 from supernet.search.evolution import evolve
 from supernet.search.problem import Constraint, SearchProblem
 from supernet.spaces.costs import macs, macs_cost, params, params_cost
@@ -13,13 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from latency_tables.estimator import LatencyEstimator
-    from supernet.predictors.accuracy import AccuracyPredictor
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
 
-ACCURACY_LEVEL = 0.9
-# An accuracy interval holds for the accuracy somebody evaluates on a test set of this size (that of CIFAR-10).
-TEST_IMAGES = 10_000
 BYTES_PER_PARAM = {"fp32": 4}
 
 
@@ -75,6 +73,11 @@ def find_best(
         InfeasibleBudgetError: Nothing meets the constraints.
     """
     space = predictor.space
+    known = common_resolutions(space, estimator, predictor)
+    if unknown := sorted(set(resolutions or ()) - set(known)):
+        raise InvalidConfigError(
+            f"Resolutions {unknown} cannot be searched; space, table and predictor all know {list(known)}."
+        )
     costs = {
         # A quantile of the latency is a multiple of the estimate. The cost is scaled rather than the budget, so that an
         # infeasible budget is reported in what was asked for.
@@ -87,13 +90,13 @@ def find_best(
         space=space,
         accuracy=predictor.predict,
         constraints=tuple(Constraint(name, costs[name], float(limit)) for name, limit in constraints.items()),
-        resolutions=tuple(resolutions) if resolutions else common_resolutions(space, estimator, predictor),
+        resolutions=tuple(resolutions or known),
     )
     found = evolve(problem, evaluations=evaluations, seed=seed)
     return found.arch, {
         "arch": found.arch.to_dict(),
         "arch_id": found.arch.arch_id,
-        "accuracy": predict_accuracy(predictor, found.arch),
+        "accuracy": describe_accuracy(predictor, found.arch),
         "latency_ms": estimate_latency(estimator, found.arch),
         "latencies": None,
         **sizes_of(space, found.arch, precision=precision),
@@ -101,20 +104,6 @@ def find_best(
         "evaluations": found.evaluations,
         "seconds": found.seconds,
         "source": "evolution",
-    }
-
-
-def predict_accuracy(predictor: AccuracyPredictor, arch: Arch) -> dict[str, Any] | None:
-    """`{predicted, low, high, level}` as fractions; None where the predictor does not know the resolution."""
-    if arch.resolution not in predictor.resolutions:
-        return None
-    rows = predictor.space.to_rows([arch])
-    low, high = predictor.interval(rows, ACCURACY_LEVEL, extra_images=TEST_IMAGES)
-    return {
-        "predicted": float(predictor.predict(rows)[0]),
-        "low": float(low[0]),
-        "high": float(high[0]),
-        "level": ACCURACY_LEVEL,
     }
 
 

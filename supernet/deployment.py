@@ -25,7 +25,7 @@ from supernet.export.manifest import Accuracy, BnRecalibration, Latency, Preproc
 from supernet.export.onnx import DEFAULT_OPSET
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
-from supernet.predictors.accuracy import load_predictor
+from supernet.predictors.accuracy import describe_accuracy, load_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from supernet.network.subnet import Subnet
     from supernet.spaces.arch import Arch
 
-ACCURACY_LEVEL = 0.9
 MOST_IMAGES = 2000
 # 1,024 images that no calibration is made of: seeds of runs are 32-bit numbers.
 PARITY_SEEDS = (2**32, 2**32 + 1)
@@ -142,9 +141,5 @@ def _recalibrate(subnet: Subnet, arch: Arch, bundle: Bundle, folder: Path | None
 def _predict_accuracy(bundle: Bundle, arch: Arch) -> Accuracy | None:
     if "predictor" not in bundle.manifest.parts:
         return None
-    predictor = load_predictor(bundle.predictor_path, bundle.space)
-    if arch.resolution not in predictor.resolutions:
-        return None
-    rows = bundle.space.to_rows([arch])
-    low, high = predictor.interval(rows, level=ACCURACY_LEVEL)
-    return Accuracy(float(predictor.predict(rows)[0]), float(low[0]), float(high[0]), ACCURACY_LEVEL)
+    described = describe_accuracy(load_predictor(bundle.predictor_path, bundle.space), arch)
+    return Accuracy(**described) if described else None

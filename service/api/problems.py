@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from latency_tables.errors import LatencyError
 from service.api.schemas.problems import Problem
+from service.db.engine import DatabaseError, is_outage
 from service.errors import ServiceError, status_and_code
 from supernet.errors import InfeasibleBudgetError, SupernetError
 
@@ -104,6 +105,7 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(LatencyError, _handle_known)
     app.add_exception_handler(RequestValidationError, _handle_validation)
     app.add_exception_handler(HTTPException, _handle_http)
+    app.add_exception_handler(DatabaseError, _handle_database)
     app.add_exception_handler(Exception, _handle_unexpected)
 
 
@@ -116,6 +118,14 @@ async def _handle_known(request: Request, error: Exception) -> ProblemResponse:
         best = {**error.best_achievable, "arch": error.arch.to_dict(), "arch_id": error.arch.arch_id}
         members = {"binding": error.binding, "best_achievable": best}
     return problem_response(request, status=status, code=code, detail=str(error), **members)
+
+
+async def _handle_database(request: Request, error: Exception) -> ProblemResponse:
+    if not is_outage(error):
+        return await _handle_unexpected(request, error)
+    logger.error("the database cannot be used", exc_info=error)
+    detail = "The database cannot be used at the moment. Ask again; GET /readyz says whether it is back."
+    return problem_response(request, status=503, code="storage_unavailable", detail=detail)
 
 
 async def _handle_validation(request: Request, error: Exception) -> ProblemResponse:

@@ -58,7 +58,7 @@ _BODY = {
         JSON_TYPE: {
             "schema": {
                 "type": "object",
-                "description": "A latency table; docs/latency-tables.md has every field.",
+                "description": "A latency table: device, space, source, one row per block, and a calibration.",
                 "required": ["format", "device", "space", "source", "rows"],
             },
             "example": _EXAMPLE,

@@ -46,17 +46,16 @@ def fit(
 @app.command()
 def evaluate(
     predictor: Annotated[Path, typer.Argument(help="File written by `tailor predictor fit`.")],
-    space: SpaceName,
     measured: Measured,
     *,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare predictions with evaluated archs."""
-    from supernet.predictors.accuracy import load_predictor
+    from supernet.predictors.accuracy import load_predictor, space_name_of
     from supernet.predictors.evaluate import evaluate_predictor
     from supernet.spaces.presets import load_space
 
-    chosen = load_space(space)
+    chosen = load_space(space_name_of(predictor))
     rows, top1 = _read_measured(measured, chosen)
     report = evaluate_predictor(load_predictor(predictor, chosen), rows, top1)
     _print_quality(asdict(report), as_json=as_json)

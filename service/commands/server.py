@@ -52,7 +52,7 @@ def upgrade(*, data_dir: DataDir = None) -> None:
 
     settings = _settings(data_dir)
     migrate(settings)
-    note(f"{settings.effective_database_url} is up to date.")
+    note("The database is up to date.")
 
 
 def _settings(data_dir: Path | None) -> Settings:

@@ -38,6 +38,9 @@ def profile(
     from latency_tables.table import save_table
     from supernet.bundle import open_bundle
 
+    # Before minutes of measuring, not after.
+    if out.suffix not in (".json", ".csv") or not out.parent.is_dir():
+        raise InvalidSettingError(f"'--out' must be a .json or .csv file in a folder that exists, got '{out}'.")
     if runtime != "onnxruntime":
         raise InvalidSettingError(f"'--runtime' must be 'onnxruntime', got '{runtime}'.")
     with status_line("Measuring this machine") as show:
@@ -52,7 +55,7 @@ def profile(
     save_table(table, out)
     for warning in table.source["warnings"]:
         note(f"Warning: {warning}.")
-    note(f"{len(table.rows)} rows for device '{table.device.device_id}' written to {out}.")
+    note(f"{table.n_rows} rows for device '{table.device.device_id}' written to {out}.")
     if server:
         _register(out, server.rstrip("/"), device_id=table.device.device_id, space=table.space)
 
@@ -77,12 +80,12 @@ def import_table(
 @app.command()
 def check(table: TablePath, *, as_json: JsonFlag = False) -> None:
     """Report what a table lacks and what looks wrong in it."""
-    from latency_tables.check import check_table
+    from latency_tables.check import check_table, space_of
     from latency_tables.table import load_table
     from supernet.spaces.presets import load_space
 
     loaded = load_table(table)
-    report = check_table(loaded, load_space(loaded.space)).to_dict()
+    report = check_table(loaded, space_of(loaded, load_space(loaded.space))).to_dict()
     if as_json:
         print_json(report)
     else:
@@ -138,13 +141,14 @@ def evaluate(
 
 
 def _read(table: Path, archs: Path) -> tuple[LatencyEstimator, list[Arch], list[dict[str, str]]]:
+    from latency_tables.check import space_of
     from latency_tables.estimator import LatencyEstimator
     from latency_tables.table import load_table
     from supernet.spaces.arch_csv import read_archs
     from supernet.spaces.presets import load_space
 
     loaded = load_table(table)
-    space = load_space(loaded.space)
+    space = space_of(loaded, load_space(loaded.space))
     read = read_archs(archs, space)
     return LatencyEstimator(loaded, space), [arch for arch, _ in read], [row for _, row in read]
 

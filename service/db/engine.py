@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 if TYPE_CHECKING:
@@ -81,3 +81,8 @@ def _begin_sqlite(connection: Connection) -> None:
     # The pool hands connections on, so the switch is set both ways.
     connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reading else 'OFF'}")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database cannot be used now (away, locked, full), as opposed to being used wrongly."""
+    return isinstance(error, OperationalError | InterfaceError | TimeoutError)

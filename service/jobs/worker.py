@@ -19,7 +19,7 @@ from service.db import job_repository
 from service.db.engine import DatabaseError, build_engine, session_factory, session_scope
 from service.db.job_repository import Signal
 from service.db.migrate import upgrade
-from service.errors import ServiceError, status_and_code
+from service.errors import ServiceError, StorageError, status_and_code
 from service.jobs.folder_lock import folder_lock
 from service.jobs.handlers.registry import HANDLERS
 from service.jobs.queue import JobQueue
@@ -42,6 +42,8 @@ LOST_JOBS_S = 10.0
 """Seconds between two looks for jobs the queue will not run."""
 PROGRESS_S = 0.5
 """Seconds between two writes of the progress within one stage."""
+STORE_PAUSE_S = 2.0
+"""Seconds before the next attempt after the artefact store failed."""
 _STOP_S = 10.0
 _WORK = "work"
 
@@ -165,6 +167,11 @@ class Worker:
             return self._record(job, handler, out, self._ask_child(job, handler, out))
         except DatabaseError:
             raise
+        except StorageError as error:
+            # Away for a moment, perhaps: the next attempt also deletes what this one left.
+            _log.exception("the artefact store failed")
+            self._stop.wait(STORE_PAUSE_S)
+            return str(error)
         except Exception as error:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
             _log.exception("the worker failed to do the job")
             code = status_and_code(error)[1]

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from service.answers import estimate_latency, predict_accuracy
+from service.answers import estimate_latency
 from service.db import repositories
 from service.db.models import Deployment
 from service.errors import ConflictError, NotFoundError
 from service.jobs.states import ExportPayload, JobKind, JobState
 from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
+from supernet.predictors.accuracy import describe_accuracy
 from supernet.spaces.arch import Arch
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def plan_from_arch(
         precision,
         opset,
         device_id=device_id,
-        accuracy=predict_accuracy(supernet.predictor, arch) if supernet.predictor_sha256 else None,
+        accuracy=describe_accuracy(supernet.predictor, arch) if supernet.predictor_sha256 else None,
         latency=latency,
         table_version=None if table is None else table.version,
     )

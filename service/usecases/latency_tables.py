@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from latency_tables.check import TableReport, check_table
+from latency_tables.check import TableReport, check_table, space_of
 from latency_tables.errors import TableFormatError
 from latency_tables.table import LatencyTable
 from service.db import repositories
@@ -33,7 +33,7 @@ def check_registration(session: Session, table: LatencyTable, *, device_id: str,
         InvalidRequestError: `path_mismatch`; or `refused_table`, with the report: the table is of no use.
         TableFormatError: A text in `source` cannot be stored.
     """
-    known_space = get_space(space)
+    known_space = space_of(table, get_space(space))
     for name, given, wanted in (("device", table.device.device_id, device_id), ("space", table.space, space)):
         if given != wanted:
             raise InvalidRequestError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from latency_tables.table import LatencyTable, parse_table
 from service.db import repositories
 from service.db.models import Supernet
+from service.errors import ConflictError
 from service.usecases.catalog import SHIPPED
 from service.usecases.latency_tables import register_table
 from supernet.bundle import DEFAULT_BUNDLE, Bundle, open_bundle, shipped_bundles
@@ -33,7 +34,6 @@ def register_shipped(session: Session) -> None:
     Raises:
         InvalidBundleError: A shipped bundle is damaged.
         TableFormatError: A shipped table is damaged.
-        ConflictError: A shipped table's device id is taken by other hardware.
     """
     for name in shipped_bundles():
         _register_bundle(session, name, open_bundle(name))
@@ -42,7 +42,12 @@ def register_shipped(session: Session) -> None:
         if not repositories.has_table_document(
             session, device_id, space=table.space, document_sha256=table.fingerprint
         ):
-            stored, _ = register_table(session, table)
+            try:
+                stored, _ = register_table(session, table)
+            except ConflictError as error:
+                # The user gave the id to other hardware; that must not keep the service from starting.
+                logger.warning("the shipped table %s/%s is left out: %s", device_id, table.space, error)
+                continue
             logger.info("registered table %s/%s version %d", device_id, table.space, stored.version)
 
 

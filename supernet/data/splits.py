@@ -42,7 +42,8 @@ def load_splits(path: Path, *, size: int, validation_images: int, seed: int) -> 
         return Splits(train, validation, test)
     if not 0 < validation_images <= len(train) // 2:
         raise InvalidDatasetError(
-            f"Cannot hold out {validation_images} validation images of {len(train)}: choose 1 to {len(train) // 2}."
+            f"Cannot hold out {validation_images} validation images of {len(train)}: set 'validation_images' to 1 to "
+            f"{len(train) // 2}, or bring images of your own in 'val/'."
         )
     order = np.random.default_rng(seed).permutation(len(train))
     held_out, kept = np.sort(order[:validation_images]), np.sort(order[validation_images:])

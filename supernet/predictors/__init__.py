@@ -1,4 +1,4 @@
-"""How good a subnet will be. Numpy only.
+"""How good a subnet will be. Predicting needs numpy alone, fitting scipy.
 
 inputs            archs as what a predictor sees
 gaussian_process  covariance of archs and the choice of its hyper-parameters

@@ -27,12 +27,16 @@ from supernet.predictors.inputs import ArchInputs
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from supernet.spaces.arch import Arch
     from supernet.spaces.costs import Values
     from supernet.spaces.space import Rows, SearchSpace
 
 FORMAT = "tailor-predictor/1"
 _KEY = "tailor"
 
+INTERVAL_LEVEL = 0.9
+# Intervals given to users hold for a test set of this size, that of CIFAR-10.
+TEST_IMAGES = 10_000
 LEAST_ARCHS = 20
 # More archs make every prediction slower and hardly better; a random part is taken.
 MOST_ARCHS = 3000
@@ -241,6 +245,38 @@ class AccuracyPredictor:
                 "Search among these, or fit it on archs of the others too."
             )
         return rows
+
+
+def describe_accuracy(predictor: AccuracyPredictor, arch: Arch) -> dict[str, float] | None:
+    """`{predicted, low, high, level}` of one arch as answers and manifests give it, fractions.
+
+    The interval holds for the accuracy seen on a test set of `TEST_IMAGES` images: the predictor's own, widened by the
+    sampling error of such a set. None where the predictor does not know the resolution.
+    """
+    if arch.resolution not in predictor.resolutions:
+        return None
+    rows = predictor.space.to_rows([arch])
+    low, high = predictor.interval(rows, INTERVAL_LEVEL, extra_images=TEST_IMAGES)
+    return {
+        "predicted": float(predictor.predict(rows)[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "level": INTERVAL_LEVEL,
+    }
+
+
+def space_name_of(path: Path) -> str:
+    """Name of the search space a predictor file was fitted for; `load_predictor` checks the rest.
+
+    Raises:
+        InvalidBundleError: As `load_predictor`.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            return str(header["space"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InvalidBundleError(f"'{path}' is no Tailor predictor: {error}. Fit one first.") from error
 
 
 def load_predictor(path: Path, space: SearchSpace) -> AccuracyPredictor:

@@ -80,7 +80,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
                 if client.get("/readyz").status_code == 200:
                     break
             except httpx.TransportError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
+        else:
+            pytest.fail((data / "log").read_text())
         yield Service(client, process, data / "data")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0, (data / "log").read_text()

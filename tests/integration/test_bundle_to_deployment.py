@@ -299,7 +299,7 @@ def test_the_predicted_accuracy_is_the_predictors(deployments: dict[Arch, Path],
     predictor = load_predictor(bundle.predictor_path, SPACE)
     for arch, folder in deployments.items():
         accuracy = json.loads((folder / "manifest.json").read_text())["accuracy"]
-        (low,), (high,) = predictor.interval(SPACE.to_rows([arch]), level=0.9)
+        (low,), (high,) = predictor.interval(SPACE.to_rows([arch]), level=0.9, extra_images=10_000)
         assert accuracy["predicted"] == pytest.approx(predictor.predict(SPACE.to_rows([arch]))[0])
         assert (accuracy["low"], accuracy["high"]) == pytest.approx((low, high))
 

@@ -64,14 +64,14 @@ def test_events_tell_every_change_until_the_end(with_table, job_url, services, d
     job_id = deployment["job"]["id"]
 
     def work():
-        time.sleep(0.2)
+        time.sleep(0.6)  # many looks of the stream, also on a busy machine
         with session_scope(services.sessions) as session:
             job_repository.begin_attempt(session, job_id, max_attempts=3)
         for share in (0.25, 0.5):
-            time.sleep(0.2)
+            time.sleep(0.6)  # many looks of the stream, also on a busy machine
             with session_scope(services.sessions) as session:
                 job_repository.report_progress(session, job_id, 1, share=share, stage="export\r\nid: 1")
-        time.sleep(0.2)
+        time.sleep(0.6)  # many looks of the stream, also on a busy machine
         with session_scope(services.sessions) as session:
             error = {"code": "export_parity", "message": "no"}
             job_repository.finish_attempt(session, job_id, 1, state=job_repository.JobState.FAILED, error=error)
