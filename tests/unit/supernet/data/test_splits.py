@@ -52,7 +52,7 @@ def test_the_draw_follows_from_the_seed(numbered: Path) -> None:
 
 @pytest.mark.parametrize("validation_images", [0, -1, 11, 20, 1000])
 def test_impossible_numbers_of_held_out_images_are_refused(numbered: Path, validation_images: int) -> None:
-    with pytest.raises(InvalidDatasetError, match="of 20: choose 1 to 10"):
+    with pytest.raises(InvalidDatasetError, match="of 20: set 'validation_images' to 1 to 10"):
         load(numbered, validation_images=validation_images)
 
 
