@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -90,11 +90,3 @@ class DeploymentList(BaseModel):
 
     items: list[DeploymentModel]
     next_cursor: str | None
-
-
-class ManifestModel(BaseModel):
-    """What a deployment says of itself: arch, hashes, normalisation, parity, accuracy, latency, versions."""
-
-    model_config = ConfigDict(extra="allow")
-
-    arch: dict[str, Any] | None = None
