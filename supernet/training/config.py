@@ -9,6 +9,7 @@ from typing import Any
 
 from supernet.errors import InvalidConfigError, InvalidSpaceError
 from supernet.spaces.presets import load_space
+from supernet.training.schedule import learning_rate_at
 
 METHODS = ("rss",)
 
@@ -23,7 +24,8 @@ class TrainConfig:
         epochs: Passes over the training images.
         batch_size: Images per optimizer step.
         learning_rate: Peak of the schedule.
-        warmup: Share of the steps that rise linearly to the peak; a cosine to 0 follows.
+        warmup_epochs: Epochs of a linear rise to the peak.
+        level_epochs: Epochs at the peak after it; a cosine to 0 fills the rest.
         momentum: Of SGD with Nesterov's correction.
         weight_decay: On convolution and linear weights only; biases, normalisation and kernel matrices have none.
         label_smoothing: Share of the target spread over all classes.
@@ -37,7 +39,8 @@ class TrainConfig:
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 0.4
-    warmup: float = 0.2
+    warmup_epochs: float = 0.0
+    level_epochs: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
@@ -62,7 +65,8 @@ class TrainConfig:
             ("epochs", 1, 100_000),
             ("batch_size", 2, 65_536),
             ("learning_rate", 0, 100),
-            ("warmup", 0, 0.99),
+            ("warmup_epochs", 0, min(self.epochs, 100_000)),
+            ("level_epochs", 0, min(self.epochs, 100_000) - self.warmup_epochs),
             ("momentum", 0, 0.9999),
             ("weight_decay", 0, 1),
             ("label_smoothing", 0, 0.99),
@@ -73,6 +77,16 @@ class TrainConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InvalidConfigError(f"'{name}' must be from {low} to {high}, got {value}.")
+
+    def learning_rate_at(self, step: int, *, steps_per_epoch: int) -> float:
+        """Learning rate of the step that counts `step` from 0 over the whole run."""
+        return learning_rate_at(
+            step,
+            steps=self.epochs * steps_per_epoch,
+            peak=self.learning_rate,
+            warmup=round(self.warmup_epochs * steps_per_epoch),
+            level=round(self.level_epochs * steps_per_epoch),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from supernet.errors import InvalidBundleError, InvalidConfigError, TrainingDive
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.spaces.presets import load_space
-from supernet.training.schedule import learning_rate_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
+# Settings that say only how long a run is.
+LENGTH_SETTINGS = {"epochs", "level_epochs"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def train(
     if (out_dir / CHECKPOINT).exists():
         if not resume:
             raise InvalidConfigError(f"'{out_dir}' holds a run already. Resume it or choose another folder.")
-        first_epoch = load_checkpoint(out_dir / CHECKPOINT, supernet, optimizer, config)
+        first_epoch = load_checkpoint(
+            out_dir / CHECKPOINT, supernet, optimizer, config, steps_per_epoch=steps_per_epoch
+        )
 
     normalisation = Normalisation(*images.normalisation())
     supernet.train()
@@ -105,7 +108,7 @@ def train(
         started, losses, hits, rate = time.perf_counter(), 0.0, 0, 0.0
         batches = training_batches(images, normalisation, batch_size=config.batch_size, rng=rng)
         for step, (batch, labels) in enumerate(batches, start=epoch * steps_per_epoch):
-            rate = learning_rate_at(step, steps=steps, peak=config.learning_rate, warmup=config.warmup)
+            rate = config.learning_rate_at(step, steps_per_epoch=steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             arch = space.sample(rng)
@@ -169,8 +172,13 @@ def save_checkpoint(
     save_tensors(path, weights | momentum, supernet.space, config=config.to_dict(), epochs_done=epochs_done)
 
 
-def load_checkpoint(path: Path, supernet: Supernet, optimizer: torch.optim.SGD, config: TrainConfig) -> int:
+def load_checkpoint(
+    path: Path, supernet: Supernet, optimizer: torch.optim.SGD, config: TrainConfig, *, steps_per_epoch: int
+) -> int:
     """Fill supernet and optimizer from `save_checkpoint`.
+
+    The settings must be the checkpoint's, but a run may be made longer or shorter as long as every step it took would
+    have had the same learning rate: before the cosine starts, `epochs` and `level_epochs` can still change.
 
     Returns:
         The epochs done.
@@ -192,16 +200,31 @@ def load_checkpoint(path: Path, supernet: Supernet, optimizer: torch.optim.SGD, 
             f"'{path}' is no checkpoint of a training run of '{supernet.space.name}'. Train in another folder."
         )
     changed = {key for key, value in config.to_dict().items() if settings.get(key) != value}
-    if changed:
+    if changed and not (
+        changed <= LENGTH_SETTINGS
+        and _took_same_steps(config, settings, epochs_done * steps_per_epoch, steps_per_epoch)
+    ):
         raise InvalidConfigError(
             f"'{path}' was trained with other settings of {sorted(changed)}. Resume with its own, "
-            "or start anew in another folder."
+            f"or start anew in another folder. Only {sorted(LENGTH_SETTINGS)} may change, and only before the cosine."
         )
     supernet.load_state_dict(weights)
     for name, parameter in supernet.named_parameters():
         if (buffer := tensors.get(f"momentum.{name}")) is not None:
             optimizer.state[parameter]["momentum_buffer"] = buffer
     return epochs_done
+
+
+def _took_same_steps(config: TrainConfig, settings: dict[str, Any], steps_done: int, steps_per_epoch: int) -> bool:
+    """Whether a run of these settings would have had the learning rates of `config` up to here."""
+    if config.epochs * steps_per_epoch < steps_done or not settings.keys() >= LENGTH_SETTINGS:
+        return False
+    earlier = replace(config, **{key: settings[key] for key in LENGTH_SETTINGS})
+    return all(
+        config.learning_rate_at(step, steps_per_epoch=steps_per_epoch)
+        == earlier.learning_rate_at(step, steps_per_epoch=steps_per_epoch)
+        for step in range(steps_done)
+    )
 
 
 def append_log(path: Path, line: EpochReport) -> None:

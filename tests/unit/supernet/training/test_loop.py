@@ -123,6 +123,24 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert str(sorted(changes)) in str(caught.value)
 
 
+def test_a_run_at_its_peak_can_be_made_longer(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    longer = replace(config, epochs=4, level_epochs=2)
+    whole = train(longer, images, tmp_path / "whole").state_dict()
+    with pytest.raises(InterruptedRunError):
+        train(replace(config, level_epochs=1), images, tmp_path / "parts", report=interrupt_after(7))
+    parts = train(longer, images, tmp_path / "parts", resume=True).state_dict()
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("length", [{"epochs": 4, "level_epochs": 2.0}, {"epochs": 2}])
+def test_a_run_is_not_lengthened_or_cut_after_its_peak(
+    config: TrainConfig, images: ImageSet, tmp_path: Path, length: dict[str, Any]
+) -> None:
+    train(replace(config, level_epochs=1), images, tmp_path)
+    with pytest.raises(InvalidConfigError, match=r"only before the cosine"):
+        train(replace(config, **({"level_epochs": 1.0} | length)), images, tmp_path, resume=True)
+
+
 def test_a_run_is_not_resumed_with_other_classes(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
     train(config, images, tmp_path)
     with pytest.raises(FingerprintMismatchError):
@@ -254,6 +272,6 @@ def test_loading_a_checkpoint_tells_the_epochs_done(config: TrainConfig, images:
     trained = train(config, images, tmp_path)
     supernet = Supernet(trained.space, torch.Generator().manual_seed(5))
     optimizer = build_optimizer(supernet, config)
-    assert load_checkpoint(tmp_path / CHECKPOINT, supernet, optimizer, config) == 3
+    assert load_checkpoint(tmp_path / CHECKPOINT, supernet, optimizer, config, steps_per_epoch=5) == 3
     assert all(torch.equal(supernet.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
     assert sum("momentum_buffer" in state for state in optimizer.state.values()) == len(optimizer.state) > 0
