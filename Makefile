@@ -1,4 +1,4 @@
-# The one door: everything a developer, a user or CI runs. `make bench DATA=FOLDER` needs a data set with a test split.
+# The one door: everything a developer, a user or CI runs. `make bench NAME=FILE ARGS='…'` runs one of benchmarks/.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -24,7 +24,7 @@ serve: $(VENV)/.run
 	$(BIN)/tailor serve
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/bundle_accuracy.py --data $(DATA) $(ARGS)
+	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -83,13 +83,7 @@ def measure_table(
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=rng, report=report)
     bench.run(chains=chains, networks=networks)
     pace = bench.pace
-    if bench.covered_share < plan.min_covered_share:
-        raise UnstableMeasurementError(
-            f"Only {bench.covered_share:.0%} of the chains and networks were seen at the machine's own speed, a table "
-            f"needs {plan.min_covered_share:.0%}. Stop other programs and measure again.",
-            drift=pace.drift,
-            steady_share=bench.steady_share,
-        )
+    bench.check_covered("chains and networks were seen at the machine's own speed, a table")
     positions: dict[BlockSpec, list[tuple[Visit, int]]] = {spec: [] for spec in wanted}
     for index, arch in enumerate(chains):
         for call, spec in enumerate(blocks_of(space, arch)):
@@ -118,18 +112,34 @@ def measure_networks(
     plan: MeasurePlan = QUICK_PLAN,
     seed: int = 0,
     report: Callable[[str], None] | None = None,
+    table: LatencyTable | None = None,
 ) -> list[LatencyStats]:
     """Measure whole archs with random weights on this machine, in their order.
 
+    Args:
+        archs: Of the space.
+        space: With the number of classes in use.
+        threads: Threads of one inference.
+        plan: How long to measure.
+        seed: Of weights, inputs and the order of visits.
+        report: Called with a line of progress now and then.
+        table: Measured here before: only visits at its pace count, so that its estimates can be compared.
+
     Raises:
         InvalidArchError: An arch lies outside the space.
-        UnstableMeasurementError: The drift is above `plan.max_drift`.
+        InvalidSettingError: The table is for another number of threads, or does not say what its reference was.
+        UnstableMeasurementError: The drift is above `plan.max_drift`, or too few networks had a steady visit at the
+            table's pace.
         MeasurementError: The measuring process refuses or dies.
     """
     if not archs:
         return []
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=np.random.default_rng(seed), report=report)
+    if table is not None:
+        bench.reference, bench.usual = _reference_of(table, space, threads=threads)
     bench.run(chains=[], networks=archs)
+    if table is not None:
+        bench.check_covered("networks were seen at the table's pace, a comparison")
     return [bench.network_stats(index) for index in range(len(archs))]
 
 
@@ -162,9 +172,7 @@ def measure_model(
     """
     if (table is None) != (space is None):
         raise InvalidSettingError("'table' and 'space' belong together: give both or neither.")
-    if table is not None and table.device.threads != threads:
-        raise InvalidSettingError(f"The table is for {table.device.threads} threads, got {threads}.")
-    reference, pace = ((), None) if table is None or space is None else _reference_of(table, space)
+    reference, pace = ((), None) if table is None or space is None else _reference_of(table, space, threads=threads)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx" if isinstance(model, bytes) else Path(model).resolve(strict=True)
         if isinstance(model, bytes):
@@ -203,7 +211,7 @@ def measure_pace(table: LatencyTable, space: SearchSpace, *, plan: MeasurePlan =
         InvalidSettingError: The table does not say what its reference was.
         MeasurementError: The measuring process refuses or dies.
     """
-    reference, pace = _reference_of(table, space)
+    reference, pace = _reference_of(table, space, threads=table.device.threads)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "reference.onnx"
         path.write_bytes(build_graph(reference, rng=np.random.default_rng(0)))
@@ -277,11 +285,13 @@ class _Bench:
     report: Callable[[str], None] | None
     visits: dict[Key, list[Visit]] = field(default_factory=dict)
     cpus: list[int] = field(default_factory=list)
+    reference: Sequence[BlockSpec] = ()
+    usual: Pace | None = None
 
     def run(self, *, chains: Sequence[Arch], networks: Sequence[Arch]) -> None:
         """Measure everything; `UnstableMeasurementError` where the drift is above the plan's."""
-        reference = _reference_arch(self.space, self.seed)
-        walks = [blocks_of(self.space, arch) for arch in (*chains, *networks, reference)]
+        reference = self.reference or _reference_blocks(self.space, self.seed)
+        walks = [*(blocks_of(self.space, arch) for arch in (*chains, *networks)), reference]
         blocks = sorted({spec for walk in walks for spec in walk})
         number = {spec: index for index, spec in enumerate(blocks)}
         lists: list[list[int] | str] = [[number[spec] for spec in walk] for walk in walks]
@@ -305,7 +315,7 @@ class _Bench:
                 total += len(unsteady)
                 self._say(f"the machine was busy: {len(unsteady)} chains and networks are visited again")
                 self._round(process, unsteady, total)
-        drift = self.pace.drift
+        drift = self._seen.drift
         if drift > self.plan.max_drift:
             raise UnstableMeasurementError(
                 f"The reference network took up to {drift:.2f} times its fastest latency, allowed are "
@@ -314,10 +324,20 @@ class _Bench:
                 steady_share=self.steady_share,
             )
 
+    def check_covered(self, what: str) -> None:
+        """Refuse a measurement of which the machine was steady for too small a part."""
+        if self.covered_share < self.plan.min_covered_share:
+            raise UnstableMeasurementError(
+                f"Only {self.covered_share:.0%} of the {what} needs {self.plan.min_covered_share:.0%}. "
+                "Stop other programs and measure again.",
+                drift=self._seen.drift,
+                steady_share=self.steady_share,
+            )
+
     @property
     def pace(self) -> Pace:
-        """The machine's speed over all visits."""
-        return Pace.of(visit for visits in self.visits.values() for visit in visits)
+        """The speed at which visits count: the one asked for, or the machine's over all visits."""
+        return self.usual or self._seen
 
     @property
     def steady_share(self) -> float:
@@ -336,7 +356,7 @@ class _Bench:
 
     def provenance(self, runtime_version: str) -> dict[str, Any]:
         """What a table says about this measurement."""
-        pace = self.pace
+        pace = self._seen
         never = len(self._unsteady())
         warnings = []
         if pace.drift > WARN_DRIFT:
@@ -357,6 +377,10 @@ class _Bench:
             "warnings": warnings,
         }
 
+    @property
+    def _seen(self) -> Pace:
+        return Pace.of(visit for visits in self.visits.values() for visit in visits)
+
     def _unsteady(self) -> list[Key]:
         pace = self.pace
         return [key for key, visits in self.visits.items() if not any(map(pace.is_steady, visits))]
@@ -374,20 +398,24 @@ class _Bench:
             self.report(line)
 
 
-def _reference_arch(space: SearchSpace, seed: int) -> Arch:
+def _reference_blocks(space: SearchSpace, seed: int) -> tuple[BlockSpec, ...]:
     """The network that runs between all visits of a measurement."""
-    return space.sample(np.random.default_rng(seed))
+    return blocks_of(space, space.sample(np.random.default_rng(seed)))
 
 
-def _reference_of(table: LatencyTable, space: SearchSpace) -> tuple[tuple[BlockSpec, ...], Pace]:
+def _reference_of(table: LatencyTable, space: SearchSpace, *, threads: int) -> tuple[tuple[BlockSpec, ...], Pace]:
     """Blocks of a table's reference network, and the pace it was measured at."""
+    if table.device.threads != threads:
+        raise InvalidSettingError(
+            f"The table is for {table.device.threads} threads, got {threads}. Measure with the table's number."
+        )
     seed, reference_ms = table.source.get("seed"), table.source.get("reference_ms")
     if type(seed) is not int or not isinstance(reference_ms, float) or table.space != space.name:
         raise InvalidSettingError(
             f"The table of '{table.device.device_id}' for '{table.space}' does not name its reference network. "
             f"Measure one for '{space.name}' with `tailor profile`."
         )
-    return blocks_of(space, _reference_arch(space, seed)), Pace(reference_ms, 1.0)
+    return _reference_blocks(space, seed), Pace(reference_ms, 1.0)
 
 
 def _setup(plan: MeasurePlan, *, threads: int, seed: int, networks: Sequence[list[int] | str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from time import perf_counter, sleep
@@ -165,6 +166,19 @@ def test_a_machine_that_is_never_steady_gives_no_table(
     with pytest.raises(UnstableMeasurementError, match="Only 0% of the chains and networks") as caught:
         measure_table(small_space, plan=plan)
     assert caught.value.steady_share == 0
+
+
+def test_networks_beside_a_table_count_only_at_its_pace(small_space: SearchSpace) -> None:
+    plan = MeasurePlan.from_dict(TINY_PLAN.to_dict() | {"min_covered_share": 0.5, "limit_s": 0.2})
+    table = measure_table(small_space, device_id="here", plan=TINY_PLAN)
+    slower = replace(table, source=table.source | {"reference_ms": 1000.0 * table.source["reference_ms"]})
+    archs = [small_space.smallest()] * 4
+    with pytest.raises(UnstableMeasurementError, match="Only 0% of the networks were seen at the table's pace"):
+        measure_networks(archs, small_space, plan=plan, table=slower)
+    with pytest.raises(InvalidSettingError, match="The table is for 1 threads, got 2"):
+        measure_networks(archs, small_space, threads=2, plan=plan, table=table)
+    lenient = MeasurePlan.from_dict(TINY_PLAN.to_dict() | {"min_covered_share": 0.0})
+    assert len(measure_networks(archs, small_space, plan=lenient, table=table)) == 4
 
 
 def test_a_plan_with_too_few_networks_is_refused_before_measuring(small_space: SearchSpace) -> None:

@@ -1,0 +1,200 @@
+"""Deployments over a device's whole range: estimated and measured latency, predicted and test accuracy of each.
+
+make serve &
+python benchmarks/deployments.py --data FOLDER --out FOLDER
+
+Asks a running service for the best subnet at every budget, downloads each model, checks it, measures it on this machine
+and classifies the test images with it. Prints the table as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import onnxruntime
+
+from latency_tables.build import measure_model
+from latency_tables.measure import FULL_PLAN
+from latency_tables.table import LatencyTable, parse_table
+from supernet.data.batches import Normalisation, evaluation_batches
+from supernet.data.splits import load_splits
+from supernet.export.verify import verify_deployment
+from supernet.spaces.presets import load_space
+
+if TYPE_CHECKING:
+    from supernet.data.images import ImageSet
+
+BATCH_SIZE = 250
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """One deployment; latencies in ms, accuracies as fractions."""
+
+    device: str
+    budget_ms: float
+    arch_id: str
+    resolution: int
+    macs: int
+    estimated_ms: float
+    latency_low_ms: float
+    latency_high_ms: float
+    measured_ms: float
+    predicted: float
+    accuracy_low: float
+    accuracy_high: float
+    test_accuracy: float
+    search_s: float
+    deploy_s: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server", default="http://127.0.0.1:8000")
+    parser.add_argument("--device", help="registered device; default the only one with one thread")
+    parser.add_argument("--space", default="cifar_mbv3")
+    parser.add_argument("--data", type=Path, required=True, help="data set with a test split")
+    parser.add_argument("--count", type=int, default=20, help="budgets, evenly spaced by ratio over the device's range")
+    parser.add_argument("--out", type=Path, required=True, help="folder for deployments.csv and table.md")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    splits = load_splits(arguments.data, size=max(load_space(arguments.space).resolutions), validation_images=1, seed=0)
+    if splits.test is None:
+        sys.exit(f"'{arguments.data}' has no test split.")
+    rows = []
+    with httpx.Client(base_url=arguments.server, timeout=120) as client:
+        device = arguments.device or only_device(client)
+        table = parse_table(get(client, f"/v1/devices/{device}/tables/{arguments.space}").text, space=arguments.space)
+        limits = get(client, f"/v1/devices/{device}/limits").json()["latency_ms"]
+        # From just above the fastest subnet, where there is something to choose, to the slowest.
+        for budget_ms in np.geomspace(1.05 * limits["min"], limits["max"], arguments.count):
+            rows.append(deploy(client, table, round(float(budget_ms), 4), splits.test))
+            print(rows[-1], file=sys.stderr, flush=True)
+    with (arguments.out / "deployments.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Deployed)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    text = as_markdown(rows)
+    (arguments.out / "table.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def only_device(client: httpx.Client) -> str:
+    names = [item["id"] for item in get(client, "/v1/devices").json()["items"] if item["threads"] == 1]
+    if len(names) != 1:
+        sys.exit(f"Say which --device to use; with one thread there are {names}.")
+    return str(names[0])
+
+
+def deploy(client: httpx.Client, table: LatencyTable, budget_ms: float, test: ImageSet) -> Deployed:
+    """Search, deploy, download, verify, measure and evaluate one subnet."""
+    device = table.device.device_id
+    started = time.perf_counter()
+    response = client.post("/v1/searches", json={"device": device, "constraints": {"latency_ms": budget_ms}})
+    search = checked(response).json()
+    search_s = time.perf_counter() - started
+    deployment = checked(client.post("/v1/deployments", json={"search_id": search["id"]})).json()
+    job = deployment["job"]
+    while job["state"] not in ("succeeded", "failed", "cancelled"):
+        time.sleep(0.2)
+        job = get(client, f"/v1/jobs/{job['id']}").json()
+    if job["state"] != "succeeded":
+        sys.exit(f"The deployment at {budget_ms} ms {job['state']}: {job['error']}")
+    deploy_s = time.perf_counter() - started - search_s
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for name in ("model.onnx", "manifest.json"):
+            (folder / name).write_bytes(get(client, f"/v1/deployments/{deployment['id']}/{name}").content)
+        verify_deployment(folder)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        measured = measure_model(
+            folder / "model.onnx",
+            threads=table.device.threads,
+            plan=FULL_PLAN,
+            table=table,
+            space=load_space(table.space),
+        )
+        test_accuracy = top1(folder / "model.onnx", manifest, test)
+    latency, accuracy = search["latency_ms"], search["accuracy"]
+    return Deployed(
+        device=device,
+        budget_ms=budget_ms,
+        arch_id=search["arch_id"],
+        resolution=search["arch"]["resolution"],
+        macs=search["macs"],
+        estimated_ms=latency["estimated"],
+        latency_low_ms=latency["low"],
+        latency_high_ms=latency["high"],
+        measured_ms=measured.value_ms,
+        predicted=accuracy["predicted"],
+        accuracy_low=accuracy["low"],
+        accuracy_high=accuracy["high"],
+        test_accuracy=test_accuracy,
+        search_s=search_s,
+        deploy_s=deploy_s,
+    )
+
+
+def top1(model: Path, manifest: dict[str, Any], test: ImageSet) -> float:
+    """Share of the test images the ONNX file classifies rightly, prepared as its manifest says."""
+    recipe = manifest["preprocessing"]
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    name = manifest["model"]["input"]["name"]
+    batches = evaluation_batches(
+        test, Normalisation(recipe["mean"], recipe["std"]), resolution=recipe["resolution"], batch_size=BATCH_SIZE
+    )
+    hits = sum(
+        int((session.run(None, {name: images.numpy()})[0].argmax(1) == labels.numpy()).sum())
+        for images, labels in batches
+    )
+    return hits / len(test)
+
+
+def as_markdown(rows: list[Deployed]) -> str:
+    lines = [
+        "| device | budget | estimated | measured | accuracy, predicted | accuracy, test | answer in | deployed in |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        latency_pm = max(row.estimated_ms - row.latency_low_ms, row.latency_high_ms - row.estimated_ms)
+        accuracy_pm = max(row.predicted - row.accuracy_low, row.accuracy_high - row.predicted)
+        lines.append(
+            f"| {row.device} | {row.budget_ms:.3f} ms | {row.estimated_ms:.3f} ± {latency_pm:.3f} ms "
+            f"| {row.measured_ms:.3f} ms | {100 * row.predicted:.1f} ± {100 * accuracy_pm:.1f} % "
+            f"| {100 * row.test_accuracy:.1f} % | {row.search_s:.2f} s | {row.deploy_s:.1f} s |"
+        )
+    ratios = np.array([row.measured_ms / row.estimated_ms for row in rows])
+    inside_latency = sum(row.latency_low_ms <= row.measured_ms <= row.latency_high_ms for row in rows)
+    inside_accuracy = sum(row.accuracy_low <= row.test_accuracy <= row.accuracy_high for row in rows)
+    lines.append(
+        f"\nOf {len(rows)} deployments, test accuracy lies in the predicted interval for {inside_accuracy}, measured "
+        f"latency in the estimated interval for {inside_latency}, within 10 % of the estimate for "
+        f"{int((abs(1 / ratios - 1) <= 0.1).sum())}; at or below the budget for "
+        f"{sum(row.measured_ms <= row.budget_ms for row in rows)}. Mean error of the estimate "
+        f"{100 * float(abs(1 / ratios - 1).mean()):.1f} %."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def get(client: httpx.Client, path: str) -> httpx.Response:
+    return checked(client.get(path))
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    if response.is_error:
+        sys.exit(f"{response.request.method} {response.request.url} answered {response.status_code}: {response.text}")
+    return response
+
+
+if __name__ == "__main__":
+    main()
