@@ -11,7 +11,12 @@ import torch
 from supernet.bundle import PARTS, Bundle, hash_file, write_manifest
 from supernet.data.batches import Normalisation, image_batches
 from supernet.errors import InvalidConfigError
-from supernet.evaluation.calibration import record_calibration, save_calibration
+from supernet.evaluation.calibration import (
+    load_calibration,
+    recalibrate_from_anchors,
+    record_calibration,
+    save_calibration,
+)
 from supernet.evaluation.population import evaluate_population
 from supernet.network.checkpoint import load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
@@ -77,13 +82,15 @@ def build_bundle(
         noise_seed=seed,
     )
     save_calibration(out / PARTS["calibration"], calibration)
+    calibration = load_calibration(out / PARTS["calibration"], space)
 
     population = evaluate_population(
         supernet,
         chosen,
         # Other weights have other accuracies, so the file carries their hash.
         run_dir / f"population_{hash_file(out / PARTS['weights'])[:12]}.csv",
-        recalibration=recalibration,
+        # As users get them, so that the predictor's residuals hold what recalibration without real images costs.
+        recalibrate=lambda subnet, arch: recalibrate_from_anchors(subnet, arch, calibration),
         images=splits.validation,
         normalisation=normalisation,
         report=report,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.commands.output import note, progress_bar
+
+if TYPE_CHECKING:
+    from supernet.training.config import TrainConfig
 
 
 def train(
@@ -18,6 +21,9 @@ def train(
     ),
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    initial: Annotated[
+        str | None, typer.Option(help="Bundle to start from, a folder or a shipped name; by default random weights.")
+    ] = None,
     population: Annotated[int, typer.Option(min=20, help="Subnets to evaluate for the accuracy predictor.")] = 250,
     dataset: Annotated[
         str | None, typer.Option(help="What the manifest calls the data; default the folder's name.")
@@ -27,6 +33,7 @@ def train(
     """Train a supernet, evaluate a population, fit the predictor and write the bundle to OUT/bundle."""
     import torch
 
+    from supernet.bundle import open_bundle
     from supernet.bundling import build_bundle
     from supernet.data.splits import load_splits
     from supernet.spaces.presets import load_space
@@ -37,6 +44,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     settings = load_config(config)
+    dataset_name = dataset or data.resolve().name
     size = max(load_space(settings.space).resolutions)
     note(f"Reading {data} …")
     splits = load_splits(data, size=size, validation_images=settings.validation_images, seed=settings.seed)
@@ -44,12 +52,24 @@ def train(
         f"{len(splits.train)} training and {len(splits.validation)} validation images "
         f"of {len(splits.train.classes)} classes."
     )
+    start = open_bundle(initial) if initial else None
+    origin = {}
+    if start is not None:
+        check_same_split(start.manifest.training, settings, dataset=dataset_name)
+        origin = {"initial_weights": start.manifest.parts["weights"]["sha256"]}
     with progress_bar("Training") as update:
 
         def show(step: StepReport) -> None:
             update(step.step, step.steps, f"epoch {step.epoch}, loss {step.loss:.3f}")
 
-        supernet = train_supernet(settings, splits.train, out, resume=resume, report=show)
+        supernet = train_supernet(
+            settings,
+            splits.train,
+            out,
+            resume=resume,
+            initial_weights=start.weights_path if start else None,
+            report=show,
+        )
     with progress_bar("Population") as update:
         bundle = build_bundle(
             supernet,
@@ -58,7 +78,34 @@ def train(
             name=settings.space,
             archs=population,
             seed=settings.seed,
-            training={"dataset": dataset or data.resolve().name, "images": len(splits.train), **settings.to_dict()},
+            training={
+                "dataset": dataset_name,
+                "images": len(splits.train),
+                **settings.to_dict(),
+                **origin,
+            },
             report=lambda done, total: update(done, total, ""),
         )
     note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")
+
+
+def check_same_split(earlier: dict[str, Any], settings: TrainConfig, *, dataset: str) -> None:
+    """Refuse to start from weights that may have learnt the images which are to judge this run.
+
+    Args:
+        earlier: What the manifest of the initial bundle says of its training.
+        settings: Of this run.
+        dataset: Name of this run's data.
+
+    Raises:
+        InvalidConfigError: The same data, held out in another way.
+    """
+    from supernet.errors import InvalidConfigError
+
+    names = ("seed", "validation_images")
+    before, now = ([values.get(name) for name in names] for values in (earlier, settings.to_dict()))
+    if earlier.get("dataset") == dataset and before != now:
+        raise InvalidConfigError(
+            f"The initial bundle learnt '{dataset}' with {list(names)} {before}, the config has {now}: images held out "
+            f"here were training images there. Set {list(names)} to {before}."
+        )

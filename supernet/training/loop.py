@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from supernet.data.batches import Normalisation, resize_batch, training_batches
 from supernet.errors import InvalidBundleError, InvalidConfigError, TrainingDivergedError
-from supernet.network.checkpoint import load_tensors, save_tensors
+from supernet.network.checkpoint import load_tensors, load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.spaces.presets import load_space
 
@@ -58,6 +58,7 @@ def train(
     out_dir: Path,
     *,
     resume: bool = False,
+    initial_weights: Path | None = None,
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> Supernet:
     """Train a supernet: every step draws one arch uniformly and takes one SGD step on its cross-entropy.
@@ -70,6 +71,7 @@ def train(
         images: Training images at least as large as the space's largest resolution.
         out_dir: Gets `checkpoint.safetensors` and `log.csv`.
         resume: Go on from the checkpoint in `out_dir`, if there is one.
+        initial_weights: Weights file of a bundle of the same space and number of classes to start from.
         report: Called after every step.
 
     Returns:
@@ -77,6 +79,7 @@ def train(
 
     Raises:
         InvalidConfigError: `out_dir` holds another run, or there are fewer images than one batch.
+        FingerprintMismatchError: The initial weights belong to another space or number of classes.
         TrainingDivergedError: The loss or its gradient is no longer finite; the last epoch's checkpoint stands.
 
     Source: random subnet sampling, §1.2 "RSS Network Batch" of the RSS-Interference code; here every block and stage
@@ -84,6 +87,8 @@ def train(
     """
     space = load_space(config.space).with_classes(len(images.classes))
     supernet = Supernet(space, torch.Generator().manual_seed(config.seed))
+    if initial_weights is not None:
+        load_weights(supernet, initial_weights)
     # Twice the speed of NCHW for depthwise convolutions on a CPU.
     supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(supernet, config)

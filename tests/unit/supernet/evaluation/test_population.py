@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,13 @@ from supernet.data.images import ImageSet
 from supernet.errors import InvalidArchError, InvalidConfigError
 from supernet.evaluation import population as population_module
 from supernet.evaluation.accuracy import evaluate_accuracy
-from supernet.evaluation.population import EvaluatedArch, evaluate_arch, evaluate_population, load_population
+from supernet.evaluation.population import (
+    EvaluatedArch,
+    evaluate_arch,
+    evaluate_population,
+    load_population,
+    recalibrate_with,
+)
 from supernet.evaluation.statistics import recalibrate_bn
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
@@ -37,7 +44,7 @@ def evaluate(supernet: Supernet, images: ImageSet, normalisation: Normalisation)
             supernet,
             archs,
             out,
-            recalibration=images,
+            recalibrate=recalibrate_with(images, normalisation),
             images=images,
             normalisation=normalisation,
             **settings,  # type: ignore[arg-type]
@@ -52,9 +59,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Arch]:
     calls: list[Arch] = []
     original = population_module.evaluate_arch
 
-    def spy(supernet: Supernet, arch: Arch, **settings: ImageSet) -> object:
+    def spy(supernet: Supernet, arch: Arch, **settings: Any) -> object:
         calls.append(arch)
-        return original(supernet, arch, **settings)  # type: ignore[arg-type]
+        return original(supernet, arch, **settings)
 
     monkeypatch.setattr(population_module, "evaluate_arch", spy)
     return calls
@@ -64,7 +71,8 @@ def test_an_arch_is_recalibrated_before_it_is_evaluated(
     supernet: Supernet, images: ImageSet, normalisation: Normalisation, archs: list[Arch]
 ) -> None:
     arch = archs[2]
-    result = evaluate_arch(supernet, arch, recalibration=images, images=images, normalisation=normalisation)
+    recalibrate = recalibrate_with(images, normalisation)
+    result = evaluate_arch(supernet, arch, recalibrate=recalibrate, images=images, normalisation=normalisation)
     subnet = extract_subnet(supernet, arch)
     batches = list(evaluation_batches(images, normalisation, resolution=8, batch_size=250))
     recalibrate_bn(subnet, [batch for batch, _ in batches])

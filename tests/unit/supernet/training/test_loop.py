@@ -72,6 +72,20 @@ def test_equal_seeds_train_equal_weights(config: TrainConfig, images: ImageSet, 
     assert not all(torch.equal(first[name], tensor) for name, tensor in other.items())
 
 
+def test_a_run_starts_from_the_weights_it_is_given(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path
+) -> None:
+    start = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(9))
+    save_tensors(tmp_path / "w.safetensors", start.state_dict(), start.space)
+    still = replace(config, learning_rate=0.0)
+    trained = train(still, images, tmp_path / "run", initial_weights=tmp_path / "w.safetensors")
+    parameters = dict(trained.named_parameters())
+    assert all(torch.equal(parameters[name], tensor) for name, tensor in start.named_parameters())
+    save_tensors(tmp_path / "ten.safetensors", Supernet(tiny_space, torch.Generator()).state_dict(), tiny_space)
+    with pytest.raises(FingerprintMismatchError):
+        train(still, images, tmp_path / "other", initial_weights=tmp_path / "ten.safetensors")
+
+
 # ---------------------------------------------------------------------- resume
 
 
