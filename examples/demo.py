@@ -45,12 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for the downloaded model")
     out = parser.parse_args().out
+    prepare(out)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tailor-demo-") as scratch, running_service(Path(scratch)) as client:
         say(f"Service is up after {time.perf_counter() - started:.1f} s: {client.base_url}")
         table = find_device(client, Path(scratch))
         device = table.device.device_id
-        limits = client.get(f"/v1/devices/{device}/limits").raise_for_status().json()["latency_ms"]
+        limits = get(client, f"/v1/devices/{device}/limits").json()["latency_ms"]
         fastest, slowest = limits["min"], limits["max"]
         budget_ms = round((fastest * slowest) ** 0.5, 3)
         say(f"Subnets run in {fastest:.3f} to {slowest:.3f} ms on {device}. Asking for at most {budget_ms} ms.")
@@ -133,18 +134,36 @@ def running_service(folder: Path) -> Iterator[httpx.Client]:
             process.kill()
 
 
+def prepare(out: Path) -> None:
+    """Make the folder of the result now: after a minute of work is late to find that nothing can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        sys.exit(f"Error: '{out}' cannot be written: {error.strerror or error}. Choose another folder with --out.")
+
+
+def get(client: httpx.Client, path: str) -> httpx.Response:
+    return answer_of(client.get(path))
+
+
 def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    response = client.post(path, json=body)
-    if response.is_error:
-        sys.exit(f"POST {path} answered {response.status_code}: {response.text}")
-    answer: dict[str, Any] = response.json()
+    answer: dict[str, Any] = answer_of(client.post(path, json=body)).json()
     return answer
+
+
+def answer_of(response: httpx.Response) -> httpx.Response:
+    if response.is_error:
+        request = response.request
+        sys.exit(f"{request.method} {request.url.path} answered {response.status_code}: {response.text}")
+    return response
 
 
 def find_device(client: httpx.Client, folder: Path) -> LatencyTable:
     """The latency table of the registered device this machine is; where there is none, measure and register one."""
     mine, space = this_device(threads=1), load_space(SPACE)
-    for item in client.get("/v1/devices").raise_for_status().json()["items"]:
+    for item in get(client, "/v1/devices").json()["items"]:
         answer = client.get(f"/v1/devices/{item['id']}/tables/{SPACE}")
         if answer.is_error:
             continue
@@ -159,12 +178,13 @@ def find_device(client: httpx.Client, folder: Path) -> LatencyTable:
     say(f"No shipped latency table fits this machine ({mine.chip}). Measuring a quick one, about a minute …")
     path = folder / "table.json"
     command = [sys.executable, "-m", "service.cli", "profile", "--supernet", SPACE, "--quick"]
-    subprocess.run([*command, "--device", f"this-{mine.device_id}"[:64], "-o", str(path)], check=True)
+    command += ["--device", f"this-{mine.device_id}"[:64], "-o", str(path)]
+    # A busy moment spoils a measurement; two in a row are a busy machine.
+    if subprocess.run(command, check=False).returncode and subprocess.run(command, check=False).returncode:
+        sys.exit("This machine could not be measured; the reason stands above.")
     table = load_table(path)
     url = f"/v1/devices/{table.device.device_id}/tables/{SPACE}"
-    response = client.put(url, content=path.read_bytes(), headers={"content-type": "application/json"})
-    if response.is_error:
-        sys.exit(f"The table was refused: {response.text}")
+    answer_of(client.put(url, content=path.read_bytes(), headers={"content-type": "application/json"}))
     return table
 
 
@@ -184,16 +204,14 @@ def wait_for(client: httpx.Client, job_id: str) -> None:
             if line.startswith("data:"):
                 job = json.loads(line.removeprefix("data:"))
                 say(f"  {job['state']:<9} {job['progress']:4.0%} {job.get('stage') or ''}")
-    job = client.get(f"/v1/jobs/{job_id}").raise_for_status().json()
+    job = get(client, f"/v1/jobs/{job_id}").json()
     if job["state"] != "succeeded":
-        sys.exit(f"The deployment {job['state']}: {job['error']}")
+        sys.exit(f"The deployment {job['state']}: {(job['error'] or {}).get('message', 'somebody stopped it.')}")
 
 
 def download(client: httpx.Client, deployment_id: str, out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
     for name in ("model.onnx", "manifest.json"):
-        response = client.get(f"/v1/deployments/{deployment_id}/{name}").raise_for_status()
-        (out / name).write_bytes(response.content)
+        (out / name).write_bytes(get(client, f"/v1/deployments/{deployment_id}/{name}").content)
     return out
 
 
@@ -223,4 +241,7 @@ def classify(model: Path, manifest: dict[str, Any], image: NDArray[np.uint8]) ->
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

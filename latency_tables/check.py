@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latency_tables.estimator import blocks_by_resolution, missing_blocks
 from supernet.spaces.blocks import BlockKind
+from supernet.spaces.stage import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,10 +67,12 @@ def space_of(table: LatencyTable, space: SearchSpace) -> SearchSpace:
     """The space with the number of classes the table's classifier was measured with.
 
     A table belongs to a space by its name; supernets of that space differ in their classes. Unchanged where the table
-    has the space's own classifier, none, or several.
+    has the space's own classifier, none, several, or one larger than any space may have.
     """
     classes = {spec.out_chs for _, rows in table.row_groups() for spec in rows if spec.kind is BlockKind.LINEAR}
-    return space if space.classes in classes or len(classes) != 1 else space.with_classes(classes.pop())
+    if space.classes in classes or len(classes) != 1 or max(classes) > LARGEST["widths"]:
+        return space
+    return space.with_classes(classes.pop())
 
 
 def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[LatencyTable] = ()) -> TableReport:

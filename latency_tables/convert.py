@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from latency_tables.device import DeviceProfile
 from latency_tables.errors import LatencyError, TableFormatError
+from latency_tables.json_values import shown
 from latency_tables.table import LatencyStats, LatencyTable
 from supernet.spaces.blocks import Act, BlockKind, BlockSpec
 
@@ -46,11 +47,14 @@ def import_ofa_tables(
         A table without calibration; `source` lists resolutions, keys nobody asked for and blocks without a key.
 
     Raises:
-        TableFormatError: No file fits, a file is no such table, or its keys fit no block of the space.
+        TableFormatError: There is no such folder, no file fits, a file is no such table or repeats a key, or its keys
+            fit no block of the space.
         LatencyError: PyYAML is not installed.
 
     Source: key grammar of `MBv3LatencyTable` in OFA's tutorial, Cai et al. 2020 (arXiv 1908.09791).
     """
+    if not Path(folder).is_dir():
+        raise TableFormatError(f"'{folder}' is no folder; expected one of files such as 160{_SUFFIX}.")
     wanted = [size for size in space.resolutions if resolutions is None or size in resolutions]
     files = {size: Path(folder) / f"{size}{_SUFFIX}" for size in wanted}
     files = {size: path for size, path in files.items() if path.is_file()}
@@ -132,9 +136,15 @@ def _load_yaml(path: Path) -> dict[Any, Any]:
     except ImportError as error:
         raise LatencyError("Reading YAML tables needs PyYAML: install tailor-nas[agent].") from error
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        repeated = _repeated_key(node)
+        entries = loader.construct_document(node) if node else None
+    # PyYAML lets through what its conversions of dates, numbers and flags raise.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise TableFormatError(f"{path}: this is no YAML: {error}.") from error
+    if repeated:
+        raise TableFormatError(f"{path}: the key '{repeated}' occurs twice; keep one.")
     if not isinstance(entries, dict):
         raise TableFormatError(
             f"{path}: a lookup table maps keys to {{count, mean, std}}, got {type(entries).__name__}."
@@ -142,10 +152,26 @@ def _load_yaml(path: Path) -> dict[Any, Any]:
     return entries
 
 
+def _repeated_key(node: Any) -> str:
+    """A key that a lookup table or one of its entries has twice, of which YAML would keep the last; else ''."""
+    if node is None or node.id != "mapping":
+        return ""
+    for mapping in (node, *(value for _, value in node.value)):
+        seen: set[str] = set()
+        for key in [str(key.value) for key, _ in mapping.value] if mapping.id == "mapping" else []:
+            if key in seen:
+                return key
+            seen.add(key)
+    return ""
+
+
 def _read_entry(path: Path, key: str, entry: Any) -> LatencyStats:
+    if not isinstance(entry, dict) or set(entry) != {"mean", "std", "count"}:
+        raise TableFormatError(
+            f"{path}: '{key}' needs 'mean', 'std' and 'count' and nothing else, got {shown(entry)}. "
+            "Latencies are in milliseconds."
+        )
     try:
         return LatencyStats(entry["mean"], entry["std"], entry["count"], "mean")
-    except (KeyError, TypeError) as error:
-        raise TableFormatError(f"{path}: '{key}' needs 'mean', 'std' and 'count', got {entry!r}.") from error
     except TableFormatError as error:
         raise TableFormatError(f"{path}: '{key}': {error}") from error

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.errors import TableFormatError
+from latency_tables.json_values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,14 +58,14 @@ class DeviceProfile:
         if not _ID_PATTERN.fullmatch(self.device_id):
             raise TableFormatError(
                 f"'device_id' must be 1 to 64 lower-case letters, digits, '.', '_' or '-' and start with a letter or "
-                f"digit, got {self.device_id!r}."
+                f"digit, got {shown(self.device_id)}."
             )
         if self.precision not in PRECISIONS:
-            raise TableFormatError(f"'precision' must be one of {list(PRECISIONS)}, got {self.precision!r}.")
+            raise TableFormatError(f"'precision' must be one of {list(PRECISIONS)}, got {shown(self.precision)}.")
         for name, largest in (("threads", MAX_THREADS), ("batch_size", MAX_BATCH_SIZE)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-                raise TableFormatError(f"'{name}' must be a whole number from 1 to {largest}, got {value!r}.")
+                raise TableFormatError(f"'{name}' must be a whole number from 1 to {largest}, got {shown(value)}.")
         if self.clock_mhz is not None and _number("clock_mhz", self.clock_mhz) <= 0:
             raise TableFormatError(f"'clock_mhz' must be positive, got {self.clock_mhz!r}.")
         if self.temperature_c is not None and not -273 < _number("temperature_c", self.temperature_c) < 1000:
@@ -93,10 +94,10 @@ class DeviceProfile:
 
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT or not value.isprintable():
-        raise TableFormatError(f"'{name}' must be 1 to {MAX_TEXT} printable characters, got {value!r}.")
+        raise TableFormatError(f"'{name}' must be 1 to {MAX_TEXT} printable characters, got {shown(value)}.")
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12 or not isfinite(value):
-        raise TableFormatError(f"'{name}' must be a finite number, got {value!r}.")
+        raise TableFormatError(f"'{name}' must be a finite number, got {shown(value)}.")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ from latency_tables.errors import TableFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = 80
 
 
 def load_json(text: str, what: str) -> Any:
@@ -40,8 +45,13 @@ def finite_number(name: str, value: Any) -> float:
     """The value as a float; raises `TableFormatError` with the name where it is no finite number."""
     wrong = isinstance(value, bool) or not isinstance(value, int | float)
     if wrong or (isinstance(value, int) and abs(value) > 10**15) or not isfinite(value):
-        raise TableFormatError(f"'{name}' must be a finite number, got {value!r}.")
+        raise TableFormatError(f"'{name}' must be a finite number, got {shown(value)}.")
     return float(value)
+
+
+def shown(value: Any) -> str:
+    """A value as an error message quotes it: short, however large the value is."""
+    return _SHORT.repr(value)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -51,5 +61,5 @@ def _refuse_constant(name: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
+        raise ValueError(f"a key occurs twice among {shown([key for key, _ in pairs])}")
     return data

@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latency_tables.calibration import Calibration
-from latency_tables.device import DeviceProfile
+from latency_tables.device import MAX_TEXT, DeviceProfile
 from latency_tables.errors import InvalidSettingError, TableFormatError
-from latency_tables.json_values import finite_number, key_difference, load_json
+from latency_tables.json_values import finite_number, key_difference, load_json, shown
 from latency_tables.table_csv import read_csv, write_csv
 from supernet.spaces.blocks import Act, BlockKind, BlockSpec
 
@@ -31,6 +31,10 @@ Value = TypeVar("Value")
 FORMAT = "tailor-latency-table/1"
 STATISTICS = ("median", "mean")
 MAX_LATENCY_MS = 1e7
+MAX_COUNT = 10**12
+# A calibration beyond these would turn estimates and intervals into infinities.
+MAX_SLOPE = 1e6
+MAX_RATIO = 1e3
 
 _POSITIVE = ("in_size", "in_chs", "mid_chs", "out_chs", "kernel_size", "stride")
 _FLAGS = ("shortcut", "norm", "bias")
@@ -66,8 +70,8 @@ class LatencyStats:
             )
         if finite_number("std", self.std_ms) < 0:
             raise TableFormatError(f"'std' must not be negative, got {self.std_ms}.")
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
-            raise TableFormatError(f"'count' must be a whole number from 1, got {self.count!r}.")
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_COUNT:
+            raise TableFormatError(f"'count' must be a whole number from 1 to {MAX_COUNT}, got {shown(self.count)}.")
         if self.statistic not in STATISTICS:
             raise TableFormatError(f"The statistic must be one of {list(STATISTICS)}, got {self.statistic!r}.")
 
@@ -79,7 +83,7 @@ class LatencyStats:
     def from_dict(cls, data: Any) -> LatencyStats:
         """Read what `to_dict` wrote; raises `TableFormatError` for anything else."""
         if not isinstance(data, dict):
-            raise TableFormatError(f"'latency_ms' must be an object such as {{median, std, count}}, got {data!r}.")
+            raise TableFormatError(f"'latency_ms' must be an object such as {{median, std, count}}, got {shown(data)}.")
         given = [name for name in STATISTICS if name in data]
         if len(given) != 1 or set(data) != {*given, "std", "count"}:
             raise TableFormatError(
@@ -114,8 +118,13 @@ class LatencyTable:
 
     def __post_init__(self) -> None:
         """Refuse empty tables and values JSON cannot hold; sort the rows."""
-        if not isinstance(self.space, str) or not self.space:
-            raise TableFormatError(f"'space' must be the name of a search space, got {self.space!r}.")
+        if not isinstance(self.space, str) or not 0 < len(self.space) <= MAX_TEXT or not self.space.isprintable():
+            raise TableFormatError(
+                f"'space' must be the name of a search space, 1 to {MAX_TEXT} printable characters, got "
+                f"{shown(self.space)}."
+            )
+        if self.calibration is not None:
+            _check_calibration(self.calibration)
         for resolution in {**self.rows_at, **self.energy_mj_at}:
             _check_whole("resolution", resolution, least=1)
         for name in ("rows", "energy_mj"):
@@ -130,7 +139,9 @@ class LatencyTable:
         if not all(set(energy) <= set(rows) for energy, rows in groups_of_energy):
             raise TableFormatError("'energy_mj' is known for blocks that have no latency.")
         try:
-            source = json.loads(json.dumps(dict(self.source), allow_nan=False))
+            text = json.dumps(dict(self.source), allow_nan=False, ensure_ascii=False)
+            text.encode()  # halves of surrogate pairs are valid JSON that no file can hold
+            source = json.loads(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise TableFormatError(f"'source' must be an object of JSON values: {error}.") from error
         object.__setattr__(self, "source", MappingProxyType(source))
@@ -199,14 +210,14 @@ class LatencyTable:
         if not isinstance(data, dict):
             raise TableFormatError(f"A latency table is a JSON object, got {type(data).__name__}.")
         if data.get("format") != FORMAT:
-            raise TableFormatError(f"'format' must be {FORMAT!r}, got {data.get('format')!r}.")
+            raise TableFormatError(f"'format' must be {FORMAT!r}, got {shown(data.get('format'))}.")
         unknown, missing = key_difference(data, required=(*_HEADER[:-1], "rows"), optional=("calibration",))
         if unknown or missing:
             raise TableFormatError(f"A table has the keys {[*_HEADER, 'rows']}; unknown {unknown}, missing {missing}.")
         if space is not None and data["space"] != space:
-            raise TableFormatError(f"This table is for the space {data['space']!r}, expected {space!r}.")
+            raise TableFormatError(f"This table is for the space {shown(data['space'])}, expected {space!r}.")
         if not isinstance(data["source"], dict):
-            raise TableFormatError(f"'source' must be an object: who measured, when, how; got {data['source']!r}.")
+            raise TableFormatError(f"'source' must be an object: who measured, how; got {shown(data['source'])}.")
         if not isinstance(data["rows"], list):
             raise TableFormatError(f"'rows' must be a list, got {type(data['rows']).__name__}.")
         rows: dict[int | None, dict[BlockSpec, LatencyStats]] = {None: {}}
@@ -277,11 +288,13 @@ def save_table(table: LatencyTable, path: str | os.PathLike[str]) -> None:
     """Write a table as JSON or CSV, by the ending of `path`. The file appears whole or not at all.
 
     Raises:
-        InvalidSettingError: Another ending.
+        InvalidSettingError: Another ending, or a folder that does not exist.
     """
     target = Path(path)
     if target.suffix not in (".json", ".csv"):
         raise InvalidSettingError(f"A latency table is saved as .json or .csv, got {target.name!r}.")
+    if not target.parent.is_dir():
+        raise InvalidSettingError(f"'{target}' cannot be written: there is no folder '{target.parent}'.")
     text = table.to_json() if target.suffix == ".json" else table.to_csv()
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -303,7 +316,7 @@ def spec_from_dict(data: Any) -> BlockSpec:
         TableFormatError: A key is unknown or missing, or a value has the wrong type or range.
     """
     if not isinstance(data, dict):
-        raise TableFormatError(f"A block spec is an object with the keys {list(SPEC_FIELDS)}, got {data!r}.")
+        raise TableFormatError(f"A block spec is an object with the keys {list(SPEC_FIELDS)}, got {shown(data)}.")
     unknown, missing = key_difference(data, required=SPEC_FIELDS)
     if unknown or missing:
         raise TableFormatError(f"A block spec has the keys {list(SPEC_FIELDS)}; unknown {unknown}, missing {missing}.")
@@ -313,19 +326,19 @@ def spec_from_dict(data: Any) -> BlockSpec:
         raise TableFormatError(f"'kernel_size' must be odd, got {data['kernel_size']}.")
     for name in _FLAGS:
         if not isinstance(data[name], bool):
-            raise TableFormatError(f"'{name}' must be true or false, got {data[name]!r}.")
+            raise TableFormatError(f"'{name}' must be true or false, got {shown(data[name])}.")
     members: dict[str, BlockKind | Act] = {}
     for name, choices in (("kind", BlockKind), ("act", Act), ("out_act", Act)):
         allowed = [str(choice) for choice in choices]
         if data[name] not in allowed:
-            raise TableFormatError(f"'{name}' must be one of {allowed}, got {data[name]!r}.")
+            raise TableFormatError(f"'{name}' must be one of {allowed}, got {shown(data[name])}.")
         members[name] = choices(data[name])
     return BlockSpec(**{**data, **members})
 
 
 def _read_row(row: Any) -> tuple[int | None, BlockSpec, LatencyStats, float | None]:
     if not isinstance(row, dict):
-        raise TableFormatError(f"a row is an object, got {row!r}.")
+        raise TableFormatError(f"a row is an object, got {shown(row)}.")
     required = (*SPEC_FIELDS, "latency_ms")
     unknown, missing = key_difference(row, required=required, optional=_OPTIONAL)
     if unknown or missing:
@@ -342,9 +355,22 @@ def _read_row(row: Any) -> tuple[int | None, BlockSpec, LatencyStats, float | No
     return resolution, spec, LatencyStats.from_dict(row["latency_ms"]), energy
 
 
+def _check_calibration(calibration: Calibration) -> None:
+    largest = {"call_ms": MAX_LATENCY_MS, "per_block_ms": MAX_LATENCY_MS, "slope": MAX_SLOPE}
+    for name, most in largest.items():
+        if (value := getattr(calibration, name)) > most:
+            raise TableFormatError(f"'{name}' of a calibration must be at most {most:g}, got {shown(value)}.")
+    for ratio in calibration.residuals:
+        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
+            raise TableFormatError(
+                f"'residuals' of a calibration are measured over estimated latencies from {1 / MAX_RATIO:g} to "
+                f"{MAX_RATIO:g}, got {ratio!r}."
+            )
+
+
 def _check_whole(name: str, value: Any, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**6:
-        raise TableFormatError(f"'{name}' must be a whole number from {least} to 1000000, got {value!r}.")
+        raise TableFormatError(f"'{name}' must be a whole number from {least} to 1000000, got {shown(value)}.")
 
 
 def _sorted(mapping: Mapping[Key, Value]) -> Mapping[Key, Value]:

@@ -52,10 +52,14 @@ def read_csv(text: str, *, spec_fields: tuple[str, ...]) -> dict[str, Any]:
     """
     lines = text.splitlines()
     data: dict[str, Any] = {}
-    while lines and lines[0].startswith("#"):
-        key, _, value = lines.pop(0).removeprefix("#").strip().partition(":")
+    while lines and (lines[0].startswith("#") or not lines[0].strip()):
+        if not (line := lines.pop(0).removeprefix("#").strip()):
+            continue
+        key, _, value = line.partition(":")
         if key in data:
             raise TableFormatError(f"The CSV line '# {key}: …' occurs twice.")
+        if key == "rows":
+            raise TableFormatError("The CSV line '# rows: …' is not allowed: rows stand below the line of columns.")
         data[key] = load_json(value, f"CSV line '# {key}: …'")
     if "format" not in data:
         raise TableFormatError("This is neither a JSON table nor a CSV that starts with a line '# format: …'.")

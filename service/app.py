@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from pydantic.json_schema import models_json_schema
 
 from service.api import deployments, devices, health, jobs, searches, supernets, tables
 from service.api.body_limit import BodyLimit
 from service.api.deps import Services
-from service.api.problems import install_problem_handlers
+from service.api.problems import install_problem_handlers, problems
 from service.api.schemas.problems import Problem
+from service.api.strict_query import refuse_unknown_query
 from service.artifacts import ArtifactStore
 from service.db.engine import build_engine, session_factory
 from service.jobs.queue import JobQueue
@@ -64,8 +65,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     install_problem_handlers(app)
-    for module in (health, supernets, devices, tables, searches, deployments, jobs):
-        app.include_router(module.router)
+    app.include_router(health.router)  # probes add what they like
+    for module in (supernets, devices, tables, searches, deployments, jobs):
+        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=problems(422))
     return app
 
 

@@ -40,10 +40,13 @@ class ArtifactStore:
         try:
             # Only folders are created or emptied; a bucket has to exist.
             local = url.startswith("file:")
+            if local and not url.startswith("file:///"):
+                raise ValueError("a folder is written with its whole path")
             self._store = from_url(url, mkdir=True, automatic_cleanup=True) if local else from_url(url)
         except (BaseError, OSError, ValueError) as error:
             raise StorageError(
-                f"The artefact store {url} cannot be used: {_first_line(error)}. Check TAILOR_ARTIFACTS_URL."
+                f"The artefact store {url} cannot be used: {_first_line(error)}. Set TAILOR_ARTIFACTS_URL to one such "
+                "as file:///folder or s3://bucket/prefix, or unset it for a folder in the data folder."
             ) from error
 
     def put_file(self, key: str, path: Path) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -41,6 +42,21 @@ app.command("worker")(server.worker)
 app.add_typer(server.database, name="db", help="The service's database.")
 
 
+# By command: the extra with everything it needs.
+_EXTRAS = {
+    "train": "train",
+    "predictor": "train",
+    "profile": "agent",
+    "table": "agent",
+    "export": "export",
+    "verify": "runtimes",
+    "serve": "serve",
+    "worker": "serve",
+    "db": "serve",
+}
+_OURS = {"service", "supernet", "latency_tables"}
+
+
 def main() -> None:
     """Run the command; errors with a known cause end in one line, not in a traceback."""
     try:
@@ -48,8 +64,22 @@ def main() -> None:
     except (SupernetError, LatencyError, ServiceError) as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        extra = _EXTRAS.get(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
+        if extra is None or missing in _OURS:
+            raise
+        typer.echo(
+            f"Error: This command needs the package '{missing}', which is not installed. "
+            f"Install it with: pip install 'tailor-nas[{extra}]'",
+            err=True,
+        )
+        sys.exit(1)
     except OSError as error:
-        typer.echo(f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), err=True)
+        # str() of an error without a file is already a sentence.
+        reason = f"'{error.filename}': {error.strerror}" if error.filename else error.strerror or error
+        hint = " Free some space, then run the command again." if error.errno == errno.ENOSPC else ""
+        typer.echo(f"Error: {reason}.{hint}", err=True)
         sys.exit(1)
 
 

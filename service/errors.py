@@ -10,6 +10,7 @@ ServiceError
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
 from typing import Any
 
@@ -104,3 +105,13 @@ def status_and_code(error: Exception) -> tuple[HTTPStatus, str]:
                 return status, f"no_{error.part}"
             return status, code
     return HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error"
+
+
+def full_disk_error(error: OSError) -> StorageError | None:
+    """What to tell whoever asked for a job when its disk is full or read-only; None for every other reason."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return None
+    return StorageError(
+        f"The job's files cannot be written: {error.strerror}. Free some space where the worker runs (its data folder "
+        "and the folder of temporary files), then create it again."
+    )

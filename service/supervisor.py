@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from service.app import create_app
-from service.db.engine import build_engine, session_factory, session_scope
+from service.db.engine import DatabaseError, build_engine, reason_of, session_factory, session_scope
 from service.db.migrate import upgrade
-from service.errors import ConflictError, InvalidRequestError
+from service.errors import ConflictError, InvalidRequestError, StorageError
 from service.jobs.folder_lock import folder_lock
 from service.logs import configure_logging
 from service.usecases.shipped import register_shipped
@@ -146,6 +146,11 @@ def _register_shipped(settings: Settings) -> None:
     try:
         with session_scope(session_factory(engine)) as session:
             register_shipped(session)
+    except DatabaseError as error:
+        raise StorageError(
+            f"The database {engine.url!r} cannot be written: {reason_of(error)}. "
+            "Check TAILOR_DATABASE_URL and the free space."
+        ) from error
     finally:
         engine.dispose()
 

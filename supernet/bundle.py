@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import reprlib
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ PARTS = {
     "calibration": "calibration.safetensors",
 }
 DEFAULT_BUNDLE = "cifar_mbv3"
+# Pixels lie in [0, 1]; beyond this their mean and deviation are no numbers of images.
+_MOST = 1e6
+_SHA256 = re.compile("[0-9a-f]{64}")
 _SHIPPED = Path(__file__).parent / "bundles"
 _WAY_OUT = {
     "weights": "Use a bundle that has them: this one can only be searched.",
@@ -78,36 +82,48 @@ class BundleManifest:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise InvalidBundleError(f"This is no supernet bundle: format {found!r}, expected '{FORMAT}'.")
         try:
-            manifest = cls(
-                name=str(data["name"]),
-                space=SearchSpace.from_dict(data["space"]),
-                classes=tuple(map(str, data["classes"])),
-                mean=tuple(map(float, data["normalisation"]["mean"])),
-                std=tuple(map(float, data["normalisation"]["std"])),
-                training=dict(data["training"]),
-                parts={part: dict(entry) for part, entry in data["parts"].items()},
-                versions=dict(data["versions"]),
-            )
-            found = str(data["space_fingerprint"])
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            if isinstance(error, InvalidSpaceError):
-                raise InvalidBundleError(f"The bundle's search space is broken: {error}") from error
-            raise InvalidBundleError(f"The bundle's manifest is incomplete or malformed: {error!r}.") from error
-        if found != manifest.space.fingerprint:
+            # What cannot be written as a text could not be answered with either.
+            json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _malformed(f"it holds what JSON cannot: {error}") from error
+        _check_keys(data, ("format", *_KEYS), "the manifest")
+        for name, kind in _KEYS.items():
+            if not isinstance(data[name], kind):
+                raise _malformed(f"'{name}' must be {_WORDS[kind]}, got {reprlib.repr(data[name])}")
+        normalisation = data["normalisation"]
+        _check_keys(normalisation, ("mean", "std"), "'normalisation'")
+        for name in ("name", "space_fingerprint"):
+            _check_texts(name, [data[name]])
+        _check_texts("classes", data["classes"])
+        _check_texts("versions", list(data["versions"].values()))
+        for part, entry in data["parts"].items():
+            _check_part(part, entry)
+        try:
+            space = SearchSpace.from_dict(data["space"])
+        except InvalidSpaceError as error:
+            raise InvalidBundleError(f"The bundle's search space is broken: {error}") from error
+        manifest = cls(
+            name=data["name"],
+            space=space,
+            classes=tuple(data["classes"]),
+            mean=_read_numbers("mean", normalisation["mean"]),
+            std=_read_numbers("std", normalisation["std"]),
+            training=dict(data["training"]),
+            parts={part: dict(entry) for part, entry in data["parts"].items()},
+            versions=dict(data["versions"]),
+        )
+        if data["space_fingerprint"] != manifest.space.fingerprint:
             raise InvalidBundleError("The bundle's search space does not match its fingerprint: it was edited.")
         if len(manifest.classes) != manifest.space.classes:
             raise InvalidBundleError(
                 f"The bundle names {len(manifest.classes)} classes, its space has {manifest.space.classes}."
             )
         chs = manifest.space.in_chs
-        usable = all(map(isfinite, manifest.mean)) and all(isfinite(std) and std > 0 for std in manifest.std)
-        if not usable or (len(manifest.mean), len(manifest.std)) != (chs, chs):
+        if any(std < 1 / _MOST for std in manifest.std) or (len(manifest.mean), len(manifest.std)) != (chs, chs):
             raise InvalidBundleError(
                 f"The bundle's normalisation needs {chs} finite means and {chs} positive standard deviations, "
                 f"got {list(manifest.mean)} and {list(manifest.std)}."
             )
-        if unknown := sorted(set(manifest.parts) - set(PARTS)):
-            raise InvalidBundleError(f"The bundle has unknown parts {unknown}; allowed are {sorted(PARTS)}.")
         return manifest
 
 
@@ -162,7 +178,7 @@ def open_bundle(path: Path | str) -> Bundle:
         shipped = ", ".join(shipped_bundles()) or "none"
         raise InvalidBundleError(f"'{path}' is no bundle folder and no shipped supernet ({shipped}).") from error
     try:
-        data = json.loads(content)
+        data = json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InvalidBundleError(f"'{folder / MANIFEST}' is no JSON: {error}.") from error
     manifest = BundleManifest.from_dict(data)
@@ -170,8 +186,8 @@ def open_bundle(path: Path | str) -> Bundle:
         file = folder / PARTS[part]
         if not file.is_file():
             raise InvalidBundleError(f"'{folder}' lacks '{file.name}', which its manifest lists.")
-        if hash_file(file) != entry.get("sha256"):
-            raise InvalidBundleError(f"'{file}' is truncated or changed: its SHA-256 is not the manifest's.")
+        if file.stat().st_size != entry["bytes"] or hash_file(file) != entry["sha256"]:
+            raise InvalidBundleError(f"'{file}' is truncated or changed: its size or SHA-256 is not the manifest's.")
     return Bundle(folder, manifest)
 
 
@@ -208,3 +224,61 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_KEYS: dict[str, type] = {
+    "name": str,
+    "space": dict,
+    "space_fingerprint": str,
+    "classes": list,
+    "normalisation": dict,
+    "training": dict,
+    "parts": dict,
+    "versions": dict,
+}
+_WORDS = {str: "a text", dict: "an object", list: "a list", int: "a whole number"}
+_PART_KEYS: dict[str, type] = {"file": str, "sha256": str, "bytes": int}
+
+
+def _malformed(why: str) -> InvalidBundleError:
+    return InvalidBundleError(f"The bundle's manifest is incomplete or malformed: {why}.")
+
+
+def _check_keys(data: dict[str, Any], keys: tuple[str, ...], what: str) -> None:
+    unknown, missing = sorted(set(data) - set(keys)), [key for key in keys if key not in data]
+    if unknown or missing:
+        raise _malformed(f"{what} has the keys {list(keys)}; unknown {unknown}, missing {missing}")
+
+
+def _check_texts(name: str, values: list[Any]) -> None:
+    for value in values:
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise _malformed(f"'{name}' must be printable text, got {reprlib.repr(value)}")
+
+
+def _read_numbers(name: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or any(
+        isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MOST for value in values
+    ):
+        raise _malformed(f"'{name}' must be a list of numbers, got {reprlib.repr(values)}")
+    return tuple(map(float, values))
+
+
+def _check_part(part: str, entry: Any) -> None:
+    if part not in PARTS:
+        raise InvalidBundleError(f"The bundle has unknown parts [{part!r}]; allowed are {sorted(PARTS)}.")
+    if not isinstance(entry, dict):
+        raise _malformed(f"'parts.{part}' must be an object, got {reprlib.repr(entry)}")
+    _check_keys(entry, tuple(_PART_KEYS), f"'parts.{part}'")
+    for key, kind in _PART_KEYS.items():
+        if type(entry[key]) is not kind:
+            raise _malformed(f"'parts.{part}.{key}' must be {_WORDS[kind]}, got {reprlib.repr(entry[key])}")
+    if not _SHA256.fullmatch(entry["sha256"]):
+        raise _malformed(f"'parts.{part}.sha256' must be 64 hex digits, got {reprlib.repr(entry['sha256'])}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError(f"a key occurs twice among {reprlib.repr([key for key, _ in pairs])}")
+    return data

@@ -18,21 +18,29 @@ from supernet.evaluation.calibration import (
     save_calibration,
 )
 from supernet.evaluation.population import evaluate_population
+from supernet.evaluation.statistics import measure_statistics
+from supernet.evaluation.synthesis import PatchStatistics, synthesise_images
 from supernet.network.checkpoint import load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
+from supernet.network.extract import extract_subnet
 from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from supernet.data.images import ImageSet
     from supernet.data.splits import Splits
+    from supernet.evaluation.statistics import Statistics
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
 
 RECALIBRATION_IMAGES = 2000
+SYNTHETIC_IMAGES = 256
+SYNTHESIS_STEPS = 400
 RANDOM_ANCHORS_PER_RESOLUTION = 2
 
 
@@ -45,19 +53,22 @@ def build_bundle(
     archs: int,
     seed: int,
     training: dict[str, Any],
-    report: Callable[[int, int], None] = lambda _done, _total: None,
+    report: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Bundle:
     """Write the bundle of a trained supernet to `run_dir / "bundle"`. A second call resumes the population.
+
+    A few anchor subnets meet real images; from what these leave in them images are synthesised, and from these every
+    other subnet is recalibrated, here for the population and later at the user's.
 
     Args:
         supernet: Trained; from here on its weights are the bundle's, rounded to half precision.
         splits: The validation images judge the population; training images give BN statistics.
-        run_dir: Gets the population as CSV beside the bundle.
+        run_dir: Gets the population as CSV and the synthesised images beside the bundle.
         name: Of the supernet.
         archs: How many to evaluate for the predictor, largest and smallest included.
         seed: Of the population and the anchors.
         training: What the manifest says of the weights' origin.
-        report: Called with how many of how many archs are evaluated.
+        report: Called with the stage, and how many of how many steps or archs of it are done.
 
     Raises:
         InvalidConfigError: Fewer archs than a predictor needs or more than the space has; nothing is written.
@@ -74,13 +85,27 @@ def build_bundle(
     load_weights(supernet, out / PARTS["weights"])
 
     normalisation = Normalisation(*splits.train.normalisation())
-    calibration = record_calibration(
+    weights_hash = hash_file(out / PARTS["weights"])[:12]
+    real = [
+        (
+            arch,
+            measure_statistics(
+                extract_subnet(supernet, arch),
+                image_batches(recalibration, normalisation, resolution=arch.resolution),
+            ),
+        )
+        for arch in anchors
+    ]
+    images = load_or_synthesise(
         supernet,
-        anchors,
-        lambda resolution: image_batches(recalibration, normalisation, resolution=resolution),
+        real,
+        recalibration,
+        run_dir / f"synthetic_{weights_hash}.npy",
         normalisation=normalisation,
-        noise_seed=seed,
+        seed=seed,
+        report=lambda done, total: report("synthesised images", done, total),
     )
+    calibration = record_calibration(supernet, real, images, normalisation=normalisation)
     save_calibration(out / PARTS["calibration"], calibration)
     calibration = load_calibration(out / PARTS["calibration"], space)
 
@@ -88,12 +113,12 @@ def build_bundle(
         supernet,
         chosen,
         # Other weights have other accuracies, so the file carries their hash.
-        run_dir / f"population_{hash_file(out / PARTS['weights'])[:12]}.csv",
+        run_dir / f"population_{weights_hash}.csv",
         # As users get them, so that the predictor's residuals hold what recalibration without real images costs.
         recalibrate=lambda subnet, arch: recalibrate_from_anchors(subnet, arch, calibration),
         images=splits.validation,
         normalisation=normalisation,
-        report=report,
+        report=lambda done, total: report("population", done, total),
     )
     predictor = AccuracyPredictor.fit(
         space,
@@ -112,6 +137,37 @@ def build_bundle(
         training={**training, "population": archs, "validation_images": len(splits.validation)},
         versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
     )
+
+
+def load_or_synthesise(
+    supernet: Supernet,
+    anchors: Sequence[tuple[Arch, Statistics]],
+    real_images: ImageSet,
+    path: Path,
+    *,
+    normalisation: Normalisation,
+    seed: int,
+    report: Callable[[int, int], None],
+) -> NDArray[np.uint8]:
+    """Images for recalibration without real ones, made once and kept at `path`; see `synthesise_images`."""
+    if path.exists():
+        images: NDArray[np.uint8] = np.load(path)
+        return images
+    size = max(supernet.space.resolutions)
+    images = synthesise_images(
+        supernet,
+        anchors,
+        PatchStatistics.of(image_batches(real_images, normalisation, resolution=size)),
+        normalisation=normalisation,
+        count=SYNTHETIC_IMAGES,
+        steps=SYNTHESIS_STEPS,
+        generator=torch.Generator().manual_seed(seed),
+        report=report,
+    )
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, images)
+    partial.replace(path)
+    return images
 
 
 def half_weights(supernet: Supernet) -> dict[str, Tensor]:

@@ -12,11 +12,10 @@ import torch
 from supernet.bundle import Bundle, open_bundle
 from supernet.data.batches import Normalisation, image_batches
 from supernet.data.images import load_images
+from supernet.data.noise import noise_batches
 from supernet.errors import InvalidConfigError
 from supernet.evaluation.calibration import (
-    NOISE_IMAGES,
     load_calibration,
-    noise_batches,
     recalibrate_from_anchors,
 )
 from supernet.evaluation.statistics import recalibrate_bn
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from supernet.spaces.arch import Arch
 
 MOST_IMAGES = 2000
-# 1,024 images that no calibration is made of: seeds of runs are 32-bit numbers.
+# Of 1,024 noise images.
 PARITY_SEEDS = (2**32, 2**32 + 1)
 
 
@@ -127,8 +126,9 @@ def _warm_supernet(bundle_path: str, _sha256: str) -> Supernet:
 
 def _recalibrate(subnet: Subnet, arch: Arch, bundle: Bundle, folder: Path | None) -> BnRecalibration:
     if folder is None:
-        recalibrate_from_anchors(subnet, arch, load_calibration(bundle.calibration_path, bundle.space))
-        return BnRecalibration("anchors", NOISE_IMAGES)
+        calibration = load_calibration(bundle.calibration_path, bundle.space)
+        recalibrate_from_anchors(subnet, arch, calibration)
+        return BnRecalibration("anchors", len(calibration.images))
     # In random order: folders are mostly sorted by class, and batches of one class have too small a variance.
     images = load_images(
         folder, size=max(bundle.space.resolutions), most=MOST_IMAGES, rng=np.random.default_rng(bundle.space.classes)

@@ -40,7 +40,7 @@ _DESCRIPTIONS = {
     413: "The body is larger than the service accepts (`body_too_large`).",
     415: "The body has another content type (`unsupported_media_type`).",
     416: "The range lies beyond the end of the file (`range_not_satisfiable`).",
-    422: "A field is unknown, malformed or out of range; `errors` lists them.",
+    422: "A field or query parameter is unknown, malformed or out of range; `errors` lists them.",
     500: "An error nobody expected (`internal_error`); `error_id` is in the log.",
     503: "The database or the artefact store cannot be used (`storage_unavailable`).",
 }

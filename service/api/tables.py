@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from latency_tables.errors import TableFormatError
 from latency_tables.table import FORMAT, LatencyTable, parse_table
@@ -74,7 +75,11 @@ async def read_table(request: Request) -> LatencyTable:
     if media_type not in (JSON_TYPE, CSV_TYPE):
         given = request.headers.get("content-type", "no content type")
         raise HTTPException(415, f"A table is sent as '{JSON_TYPE}' or '{CSV_TYPE}', got {given!r}.")
-    body = await request.body()
+    # Seconds for a large one, in which the others are to be answered.
+    return await run_in_threadpool(_parse, await request.body(), media_type)
+
+
+def _parse(body: bytes, media_type: str) -> LatencyTable:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:

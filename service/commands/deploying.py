@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.commands.output import JsonFlag, note, print_json
+from service.commands.output import JsonFlag, note, print_json, validate_writable
 
 
 def export(
@@ -24,6 +24,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write one subnet as verified ONNX."""
+    validate_writable(out)  # before seconds of imports
     import json
 
     from supernet.deployment import build_deployment

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +30,24 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*map(str, row))
     Console(soft_wrap=True).print(table)
+
+
+def validate_writable(folder: Path) -> None:
+    """Refuse a folder nothing can be written into, before the work and not after; leaves no trace.
+
+    Raises:
+        InvalidRequestError: It, or the nearest folder above it that exists, cannot be written.
+    """
+    from service.errors import InvalidRequestError
+
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InvalidRequestError(
+            f"'{folder}' cannot be written: {error.strerror or error}. Choose another place with --out."
+        ) from error
 
 
 def note(text: str) -> None:

@@ -26,18 +26,20 @@ def serve(
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start a worker beside the API.")] = True,
 ) -> None:
     """Start the API and its worker; needs nothing else."""
+    settings = _settings(data_dir)
     from service.supervisor import serve as run
 
-    run(_settings(data_dir), host=host, port=port, with_worker=worker)
+    run(settings, host=host, port=port, with_worker=worker)
 
 
 def worker(*, data_dir: DataDir = None) -> None:
     """Run the jobs of a data folder; one worker per folder."""
+    settings = _settings(data_dir)
     from service.jobs.worker import run_worker
     from service.logs import configure_logging
 
     configure_logging()
-    run_worker(_settings(data_dir))
+    run_worker(settings)
 
 
 @database.callback()
@@ -48,14 +50,16 @@ def group() -> None:
 @database.command()
 def upgrade(*, data_dir: DataDir = None) -> None:
     """Create the database or bring it to this version's schema."""
+    settings = _settings(data_dir)
     from service.db.migrate import upgrade as migrate
 
-    settings = _settings(data_dir)
     migrate(settings)
     note("The database is up to date.")
 
 
 def _settings(data_dir: Path | None) -> Settings:
-    from service.settings import Settings
+    from service.settings import list_unknown_settings, load_settings
 
-    return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    for sentence in list_unknown_settings():
+        note(f"Warning: {sentence}")
+    return load_settings(data_dir=data_dir)

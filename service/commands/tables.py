@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.output import JsonFlag, note, print_json, print_table, status_line
+from service.commands.output import JsonFlag, note, print_json, print_table, status_line, validate_writable
 from service.commands.spaces import SpaceName
 
 if TYPE_CHECKING:
@@ -38,9 +39,13 @@ def profile(
     from latency_tables.table import save_table
     from supernet.bundle import open_bundle
 
-    # Before minutes of measuring, not after.
+    # Before minutes of measuring, not after. What measures runs in a process of its own, and says less.
+    for package in ("onnx", "onnxruntime", *(["httpx"] if server else [])):
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named '{package}'", name=package)
     if out.suffix not in (".json", ".csv") or not out.parent.is_dir():
         raise InvalidSettingError(f"'--out' must be a .json or .csv file in a folder that exists, got '{out}'.")
+    validate_writable(out.parent)
     if runtime != "onnxruntime":
         raise InvalidSettingError(f"'--runtime' must be 'onnxruntime', got '{runtime}'.")
     with status_line("Measuring this machine") as show:

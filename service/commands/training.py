@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.output import note, progress_bar
+from service.commands.output import note, progress_bar, validate_writable
 
 if TYPE_CHECKING:
     from supernet.training.config import TrainConfig
@@ -31,6 +31,7 @@ def train(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")] = 0,
 ) -> None:
     """Train a supernet, evaluate a population, fit the predictor and write the bundle to OUT/bundle."""
+    validate_writable(out)  # before seconds of imports
     import torch
 
     from supernet.bundle import open_bundle
@@ -70,7 +71,7 @@ def train(
             initial_weights=start.weights_path if start else None,
             report=show,
         )
-    with progress_bar("Population") as update:
+    with progress_bar("Bundle") as update:
         bundle = build_bundle(
             supernet,
             splits,
@@ -84,7 +85,7 @@ def train(
                 **settings.to_dict(),
                 **origin,
             },
-            report=lambda done, total: update(done, total, ""),
+            report=lambda stage, done, total: update(done, total, stage),
         )
     note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")
 

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
+
+from service.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,10 @@ DatabaseError = SQLAlchemyError
 READ_ONLY = "tailor_read_only"
 """Execution option of connections that only read."""
 _BUSY_TIMEOUT_MS = 10_000
+_URL_HELP = (
+    "Allowed are sqlite:////folder/file.sqlite and postgresql+psycopg://user:password@host/database; "
+    "unset it for a file in the data folder."
+)
 _READ_OPTIONS = {READ_ONLY: True, "postgresql_readonly": True}
 
 
@@ -28,12 +34,26 @@ def build_engine(settings: Settings) -> Engine:
     SQLite needs all four of WAL, `BEGIN IMMEDIATE`, a busy timeout and synchronous=NORMAL: without `BEGIN IMMEDIATE`
     173 of 240 concurrent read-modify-write transactions lost an update, without the timeout 134 failed. The file has
     to lie on a local disk.
+
+    Raises:
+        StorageError: The URL names no database the service can use, or its driver is not installed.
     """
-    url = make_url(settings.effective_database_url)
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    # FastAPI runs at most 40 requests at once; each may hold one connection.
-    engine = create_engine(url, pool_size=10, max_overflow=30)
+    try:
+        url = make_url(settings.effective_database_url)
+        backend = url.get_backend_name()
+        if backend not in ("sqlite", "postgresql") or (backend == "sqlite" and url.database in (None, "", ":memory:")):
+            raise StorageError(f"TAILOR_DATABASE_URL is {url!r}, which the service cannot use. {_URL_HELP}")
+        if backend != "sqlite":
+            return create_engine(url, pool_pre_ping=True)
+        # FastAPI runs at most 40 requests at once; each may hold one connection.
+        engine = create_engine(url, pool_size=10, max_overflow=30)
+    except ArgumentError as error:
+        # The text is not shown: it may hold a password.
+        raise StorageError(f"TAILOR_DATABASE_URL is no database URL. {_URL_HELP}") from error
+    except ImportError as error:
+        raise StorageError(
+            f"TAILOR_DATABASE_URL asks for the driver '{error.name}', which is not installed. {_URL_HELP}"
+        ) from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -86,3 +106,9 @@ def _begin_sqlite(connection: Connection) -> None:
 def is_outage(error: Exception) -> bool:
     """Whether the database cannot be used now (away, locked, full), as opposed to being used wrongly."""
     return isinstance(error, OperationalError | InterfaceError | TimeoutError)
+
+
+def reason_of(error: Exception) -> str:
+    """What the database said, in one line without the statement."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(said).partition("\n")[0].rstrip(".")

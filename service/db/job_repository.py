@@ -64,7 +64,7 @@ def begin_attempt(session: Session, job_id: str, *, max_attempts: int, interrupt
     Args:
         session: A writing transaction.
         job_id: The job.
-        max_attempts: A job that was interrupted so often fails instead.
+        max_attempts: A job that was interrupted so often fails instead; attempts that were given back do not count.
         interruption: What ended the attempt before this one, for the error of a job that fails here.
 
     Returns:
@@ -77,13 +77,14 @@ def begin_attempt(session: Session, job_id: str, *, max_attempts: int, interrupt
     if job.cancel_requested:
         _finish(job, JobState.CANCELLED)
         return None
-    if job.attempt >= max_attempts:
+    interrupted = job.attempt - job.given_back
+    if interrupted >= max_attempts:
         reason = f" The last one: {interruption}" if interruption else ""
         # A stopped worker may have left it queued; it did run, and failed while running.
         job.state = JobState.RUNNING.value
         fail = {
             "code": "attempts_exhausted",
-            "message": f"The job was interrupted {job.attempt} times, which is the limit.{reason} "
+            "message": f"The job was interrupted {interrupted} times, which is the limit.{reason} "
             "Look into the worker's log, then create it again.",
         }
         _finish(job, JobState.FAILED, error=fail)
@@ -135,6 +136,8 @@ def finish_attempt(
         return None
     if job.cancel_requested:
         state, error = JobState.CANCELLED, None
+    if state is JobState.QUEUED:
+        job.given_back += 1
     _finish(job, state, error=error)
     return state
 

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
-from service.db.engine import READ_ONLY, DatabaseError, build_engine
+from service.db.engine import READ_ONLY, DatabaseError, build_engine, is_outage, reason_of
 from service.errors import StorageError
 from service.jobs.queue import migrate_queue
 
@@ -35,13 +35,19 @@ def upgrade(settings: Settings) -> None:
     try:
         # One transaction around everything: a second process waits here and then finds nothing to do.
         with engine.begin() as connection:
+            _validate_known(engine, MigrationContext.configure(connection).get_current_revision())
             command.upgrade(_config(connection), "head")
         # After ours, so that the file is in WAL mode before the queue first opens it.
         migrate_queue(settings)
     except DatabaseError as error:
-        raise StorageError(
-            f"The database {engine.url!r} cannot be brought to the newest schema: {error}. "
+        # What is neither away nor full is damaged, or was never a database.
+        what_to_do = (
             "Check TAILOR_DATABASE_URL and the free space."
+            if is_outage(error)
+            else "Restore it from a backup, or move it away: a new one is made at the next start."
+        )
+        raise StorageError(
+            f"The database {engine.url!r} cannot be brought to the newest schema: {reason_of(error)}. {what_to_do}"
         ) from error
     finally:
         engine.dispose()
@@ -57,7 +63,8 @@ def check_current(engine: Engine) -> None:
         with engine.connect().execution_options(**{READ_ONLY: True}) as connection:
             found = MigrationContext.configure(connection).get_current_revision()
     except DatabaseError as error:
-        raise StorageError(f"The database {engine.url!r} cannot be read: {error}.") from error
+        raise StorageError(f"The database {engine.url!r} cannot be read: {reason_of(error)}.") from error
+    _validate_known(engine, found)
     needed = newest_revision()
     if found != needed:
         raise StorageError(
@@ -87,6 +94,16 @@ def prepare_folder(folder: Path) -> None:
             f"The data folder {folder} cannot be written: {error.strerror or error}. "
             "Choose another one with TAILOR_DATA_DIR or --data-dir."
         ) from error
+
+
+def _validate_known(engine: Engine, found: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory(str(_MIGRATIONS)).walk_revisions()}
+    if found is not None and found not in known:
+        raise StorageError(
+            f"The database {engine.url!r} has schema {found}, which this version does not know (its newest is "
+            f"{newest_revision()}): a newer version of Tailor made it. Update tailor-nas, or choose another folder "
+            "with TAILOR_DATA_DIR or --data-dir."
+        )
 
 
 def _config(connection: Connection) -> Config:

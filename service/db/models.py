@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, DateTime, Float, ForeignKey, Index, Integer, MetaData, String, text
+from sqlalchemy import JSON, CheckConstraint, DateTime, Float, ForeignKey, Index, Integer, MetaData, String, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.db.clock import utc_now
@@ -75,6 +75,8 @@ class LatencyTableVersion(Base):
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
     document: Mapped[dict[str, Any]]
     document_sha256: Mapped[str] = mapped_column(String(64))
+    shipped: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Came with the package, as opposed to from a user."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
     __table_args__ = (CheckConstraint("version >= 1", name="version_from_one"),)
@@ -106,6 +108,8 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(16), default="queued", index=True)
     payload: Mapped[dict[str, Any]]
     attempt: Mapped[int] = mapped_column(default=0)
+    given_back: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Attempts that ended because the worker was told to stop; they do not count towards the limit."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     progress: Mapped[float] = mapped_column(Float, default=0.0)
     stage: Mapped[str] = mapped_column(String(64), default="")

@@ -55,6 +55,7 @@ class TableRef(NamedTuple):
     version: int
     document_sha256: str
     created_at: datetime
+    shipped: bool
 
 
 def insert(session: Session, row: Base) -> None:
@@ -241,13 +242,14 @@ def list_jobs(session: Session, page: PageRequest) -> Page[Job]:
 # ---------------------------------------------------------------------------- private
 
 
-def _select_refs() -> Select[str, str, int, str, datetime]:
+def _select_refs() -> Select[str, str, int, str, datetime, bool]:
     return select(
         LatencyTableVersion.device_id,
         LatencyTableVersion.space,
         LatencyTableVersion.version,
         LatencyTableVersion.document_sha256,
         LatencyTableVersion.created_at,
+        LatencyTableVersion.shipped,
     )
 
 

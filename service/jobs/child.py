@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from service.errors import status_and_code
+from service.errors import full_disk_error, status_and_code
 from service.jobs.parent_death import die_with_parent
 from service.logs import configure_logging, log_fields
 
@@ -60,12 +60,13 @@ def run_request(request: dict[str, Any], answer: Answer) -> dict[str, Any]:
         _log.exception("a package is missing")
         message = f"The worker lacks the package '{error.name}'. Install tailor-nas[export] where it runs."
         return {"error": {"code": "missing_package", "message": message}}
-    except Exception as error:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
-        code = status_and_code(error)[1]
+    except Exception as raised:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
+        known = (full_disk_error(raised) if isinstance(raised, OSError) else None) or raised
+        code = status_and_code(known)[1]
         if code != "internal_error":
-            return {"error": {"code": code, "message": str(error)}}
+            return {"error": {"code": code, "message": str(known)}}
         _log.exception("the job failed for an unknown reason")
-        message = f"Unexpected {type(error).__name__}; the worker's log has the details under job {request['job_id']}."
+        message = f"Unexpected {type(raised).__name__}; the worker's log has the details under job {request['job_id']}."
         return {"error": {"code": code, "message": message}}
 
 

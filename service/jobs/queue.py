@@ -7,14 +7,19 @@ The `jobs` table is the truth; DBOS only calls `execute(job_id)` until it return
 - A constant application version: by default it is a hash of the source, and other versions' work is left lying.
 - JSON in the database. The default is pickle, with which whoever writes the database runs code.
 - `reenqueue_lost` finds jobs that DBOS will not run, whatever the reason.
+- From Python 3.12 on DBOS takes SQLite to be 3.42 or newer, which Python does not promise; see `add_subsec`.
 """
 
 from __future__ import annotations
 
 import logging
+import sqlite3
+import time
 import uuid
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, event
 
 from service.db import job_repository
 from service.db.engine import session_factory, session_scope
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
 
     from dbos import DBOSClient, EnqueueOptions
     from pydantic import BaseModel
-    from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
     from service.db.models import Job
@@ -38,6 +42,20 @@ _EXECUTOR = "tailor-worker"
 _QUEUE = "jobs"
 _WORKFLOW = "run_job"
 _LIVE = ["ENQUEUED", "PENDING"]
+
+
+def add_subsec(connection: Any, _record: object = None) -> None:
+    """Give an old SQLite the modifier 'subsec' of `unixepoch`, by a function of the same name.
+
+    Without it the default of DBOS's `created_at` is NULL, and no job can be queued. DBOS calls `unixepoch` for nothing
+    but the time now.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.create_function("unixepoch", -1, lambda *_: time.time())
+
+
+if sqlite3.sqlite_version_info < (3, 42):
+    event.listen(Engine, "connect", add_subsec)  # DBOS has engines of its own
 
 
 class JobQueue:

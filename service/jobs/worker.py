@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from service.artifacts import ArtifactStore
 from service.db import job_repository
-from service.db.engine import DatabaseError, build_engine, session_factory, session_scope
+from service.db.engine import DatabaseError, build_engine, is_outage, reason_of, session_factory, session_scope
 from service.db.job_repository import Signal
 from service.db.migrate import upgrade
-from service.errors import ServiceError, StorageError, status_and_code
+from service.errors import ServiceError, StorageError, full_disk_error, status_and_code
 from service.jobs.folder_lock import folder_lock
 from service.jobs.handlers.registry import HANDLERS
 from service.jobs.queue import JobQueue
@@ -70,9 +70,7 @@ def run_worker(
     stop = stop or stop_on_signals()
     with folder_lock(settings.data_dir, "worker"):
         upgrade(settings)
-        work = settings.data_dir / _WORK
-        shutil.rmtree(work, ignore_errors=True)  # of a worker that was killed
-        work.mkdir()
+        _empty_folder(settings.data_dir / _WORK)  # a worker that was killed left something
         engine = build_engine(settings)
         queue = JobQueue(settings, engine)
         worker = Worker(settings, engine, stop=stop, handlers=handlers)
@@ -127,20 +125,27 @@ class Worker:
     def execute(self, job_id: str) -> None:
         """Bring a job to its end: attempt after attempt while the child crashes, up to the limit of the settings.
 
-        Does nothing for a job that is finished. Errors of the database are not the job's: they are raised, and the
-        job is queued again later.
+        Does nothing for a job that is finished. Waits while the database cannot be used: the queue could not note
+        that this call failed, and would take the job for one that is running for ever.
         """
         interruption = ""
         with self._lane, log_fields(job_id=job_id):
             while not self._stop.is_set():
-                with session_scope(self._factory) as session:
-                    job = job_repository.begin_attempt(
-                        session, job_id, max_attempts=self._settings.max_attempts, interruption=interruption
-                    )
-                if job is None:
-                    return
-                with log_fields(attempt=job.attempt):
-                    interruption = self._attempt(job)
+                try:
+                    with session_scope(self._factory) as session:
+                        job = job_repository.begin_attempt(
+                            session, job_id, max_attempts=self._settings.max_attempts, interruption=interruption
+                        )
+                    if job is None:
+                        return
+                    with log_fields(attempt=job.attempt):
+                        interruption = self._attempt(job)
+                except DatabaseError as error:
+                    if not is_outage(error):
+                        raise
+                    interruption = f"the database cannot be used: {reason_of(error)}."
+                    _log.error("%s Trying again in %g s", interruption, STORE_PAUSE_S)
+                    self._stop.wait(STORE_PAUSE_S)
                 if not interruption:
                     break
             # Warm again before the next job, not with it.
@@ -172,12 +177,14 @@ class Worker:
             _log.exception("the artefact store failed")
             self._stop.wait(STORE_PAUSE_S)
             return str(error)
-        except Exception as error:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
+        except Exception as raised:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
             _log.exception("the worker failed to do the job")
-            code = status_and_code(error)[1]
-            known = isinstance(error, ServiceError)
-            message = str(error) if known else f"Unexpected {type(error).__name__}; the worker's log has the details."
-            self._finish(job, JobState.FAILED, error={"code": code, "message": message})
+            known = (full_disk_error(raised) if isinstance(raised, OSError) else None) or raised
+            is_known = isinstance(known, ServiceError)
+            message = (
+                str(known) if is_known else f"Unexpected {type(raised).__name__}; the worker's log has the details."
+            )
+            self._finish(job, JobState.FAILED, error={"code": status_and_code(known)[1], "message": message})
             return ""
         finally:
             shutil.rmtree(out.parent, ignore_errors=True)
@@ -235,13 +242,20 @@ class Worker:
         _log.info("attempt ended", extra={"state": found or "superseded", "error": error})
 
     def _signal(self, job: Job) -> Signal:
-        with session_scope(self._factory, write=False) as session:
-            return job_repository.read_signal(session, job.job_id, job.attempt)
+        try:
+            with session_scope(self._factory, write=False) as session:
+                return job_repository.read_signal(session, job.job_id, job.attempt)
+        except DatabaseError as error:
+            _carry_on(error)
+            return Signal.CONTINUE
 
     def report_progress(self, job: Job, share: float, stage: str) -> None:
         """Write how far an attempt is."""
-        with session_scope(self._factory) as session:
-            job_repository.report_progress(session, job.job_id, job.attempt, share=share, stage=stage)
+        try:
+            with session_scope(self._factory) as session:
+                job_repository.report_progress(session, job.job_id, job.attempt, share=share, stage=stage)
+        except DatabaseError as error:
+            _carry_on(error)
 
 
 class _ProgressWriter:
@@ -258,6 +272,25 @@ class _ProgressWriter:
         if stage != self._stage or now >= self._next:
             self._stage, self._next = stage, now + PROGRESS_S
             self._worker.report_progress(self._job, share, stage)
+
+
+def _carry_on(error: Exception) -> None:
+    """Let an attempt outlive a database that is away for a moment: only its end has to be written."""
+    if not is_outage(error):
+        raise error
+    _log.warning("the database cannot be used, the attempt goes on: %s", reason_of(error))
+
+
+def _empty_folder(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise StorageError(
+            f"The folder {folder} cannot be emptied: {error.strerror or error}. Remove it, or choose another data "
+            "folder with TAILOR_DATA_DIR or --data-dir."
+        ) from error
 
 
 def _reenqueue_lost(queue: JobQueue) -> None:

@@ -57,8 +57,13 @@ def check_registration(session: Session, table: LatencyTable, *, device_id: str,
     return report
 
 
-def register_table(session: Session, table: LatencyTable) -> tuple[TableRef, bool]:
+def register_table(session: Session, table: LatencyTable, *, shipped: bool = False) -> tuple[TableRef, bool]:
     """Store a checked table as the newest version; creates its device.
+
+    Args:
+        session: A writing transaction.
+        table: The table.
+        shipped: It comes with the package.
 
     Returns:
         The version, and whether it is new: the newest version once more is not stored again.
@@ -76,9 +81,10 @@ def register_table(session: Session, table: LatencyTable) -> tuple[TableRef, boo
         version=1 if newest is None else newest.version + 1,
         document=table.to_dict(),
         document_sha256=table.fingerprint,
+        shipped=shipped,
     )
     repositories.insert(session, row)
-    ref = repositories.TableRef(row.device_id, row.space, row.version, row.document_sha256, row.created_at)
+    ref = repositories.TableRef(row.device_id, row.space, row.version, row.document_sha256, row.created_at, row.shipped)
     return ref, True
 
 

@@ -29,7 +29,7 @@ def register_shipped(session: Session) -> None:
     """Register every shipped bundle and table; what is registered already is left alone.
 
     A shipped bundle that changed with an update takes the place of the old one. A shipped table becomes a new version
-    only if no stored version equals it: a table somebody measured since stays the newest.
+    only if no stored version equals it and the newest one was shipped too: a user's own table stays the newest.
 
     Raises:
         InvalidBundleError: A shipped bundle is damaged.
@@ -38,17 +38,7 @@ def register_shipped(session: Session) -> None:
     for name in shipped_bundles():
         _register_bundle(session, name, open_bundle(name))
     for table in shipped_tables():
-        device_id = table.device.device_id
-        if not repositories.has_table_document(
-            session, device_id, space=table.space, document_sha256=table.fingerprint
-        ):
-            try:
-                stored, _ = register_table(session, table)
-            except ConflictError as error:
-                # The user gave the id to other hardware; that must not keep the service from starting.
-                logger.warning("the shipped table %s/%s is left out: %s", device_id, table.space, error)
-                continue
-            logger.info("registered table %s/%s version %d", device_id, table.space, stored.version)
+        _register_table(session, table)
 
 
 def shipped_tables() -> Iterator[LatencyTable]:
@@ -89,3 +79,20 @@ def _register_bundle(session: Session, name: str, bundle: Bundle) -> None:
     known.manifest = describe_bundle(bundle)
     repositories.insert(session, known)
     logger.info("registered supernet %s", name)
+
+
+def _register_table(session: Session, table: LatencyTable) -> None:
+    device_id, space = table.device.device_id, table.space
+    if repositories.has_table_document(session, device_id, space=space, document_sha256=table.fingerprint):
+        return
+    newest = repositories.find_table(session, device_id, space=space)
+    if newest is not None and not newest.shipped:
+        logger.info("the shipped table %s/%s is left out: version %d is a user's", device_id, space, newest.version)
+        return
+    try:
+        stored, _ = register_table(session, table, shipped=True)
+    except ConflictError as error:
+        # The user gave the id to other hardware; that must not keep the service from starting.
+        logger.warning("the shipped table %s/%s is left out: %s", device_id, space, error)
+        return
+    logger.info("registered table %s/%s version %d", device_id, space, stored.version)

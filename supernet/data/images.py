@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from supernet.errors import InvalidDatasetError
 
@@ -18,7 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Told by content, not by suffix. Others stay closed: for EPS, for example, Pillow would start a program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_CLASSES = 100_000
+# How to turn an image upright, by its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +75,10 @@ def load_parquet(paths: Sequence[Path], *, size: int) -> ImageSet:
         size: Height and width of the decoded images, pixels.
 
     Raises:
-        InvalidDatasetError: A file or an image cannot be read, a column is missing, or there is one class or none.
+        InvalidDatasetError: A file or an image cannot be read, a column is missing, files name their classes
+            differently, or there is one class or none.
     """
+    import pyarrow
     import pyarrow.parquet
 
     pixels: list[NDArray[np.uint8]] = []
@@ -71,16 +87,25 @@ def load_parquet(paths: Sequence[Path], *, size: int) -> ImageSet:
     for path in paths:
         try:
             table = pyarrow.parquet.read_table(path)
-        except (OSError, pyarrow.ArrowInvalid) as error:
+            columns = table.column_names
+            image_column = next((name for name in ("img", "image") if name in columns), None)
+            if image_column is None or "label" not in columns:
+                raise InvalidDatasetError(f"'{path}' needs the columns 'img' or 'image' and 'label'; it has {columns}.")
+            kind = table.schema.field("label").type
+            found_labels = _labels(table["label"].to_pylist() if _is_whole(kind) else [str(kind)], path)
+            images = table[image_column].to_pylist()
+        # Damaged files raise decoding errors too.
+        except (OSError, pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
             raise InvalidDatasetError(f"'{path}' cannot be read as parquet: {error}") from error
-        image_column = next((name for name in ("img", "image") if name in table.column_names), None)
-        if image_column is None or "label" not in table.column_names:
+        found_names = _class_names(table.schema.metadata)
+        if names and found_names and names != found_names:
             raise InvalidDatasetError(
-                f"'{path}' needs the columns 'img' or 'image' and 'label'; it has {table.column_names}."
+                f"'{path}' names its classes {list(found_names[:5])} …, the files before {list(names[:5])} …: label "
+                "all files alike."
             )
-        names = names or _class_names(table.schema.metadata)
-        labels += _labels(table["label"].to_pylist(), path)
-        for row, image in enumerate(table[image_column].to_pylist()):
+        names = names or found_names
+        labels += found_labels
+        for row, image in enumerate(images):
             data = image.get("bytes") if isinstance(image, dict) else image
             pixels.append(_decode(data, size, f"{path}, row {row}"))
     classes = names or tuple(str(label) for label in range(max(labels, default=-1) + 1))
@@ -96,8 +121,10 @@ def load_class_folders(folder: Path, *, size: int, classes: tuple[str, ...] = ()
         classes: Names in label order, so that a test folder gets the training folder's labels; by default sorted.
 
     Raises:
-        InvalidDatasetError: An image is broken (named), a class is empty or unknown, or there is one class or none.
+        InvalidDatasetError: There is no such folder, an image is broken (named), a class is empty or unknown, or there
+            is one class or none.
     """
+    _check_folder(folder)
     found = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
     classes = classes or found
     if strangers := sorted(set(found) - set(classes)):
@@ -109,7 +136,7 @@ def load_class_folders(folder: Path, *, size: int, classes: tuple[str, ...] = ()
         if not files and name in found:
             raise InvalidDatasetError(f"Class folder '{folder / name}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
         for path in files:
-            pixels.append(_decode(path.read_bytes(), size, str(path)))
+            pixels.append(_decode_file(path, size))
             labels.append(label)
     return _checked(pixels, labels, classes, str(folder))
 
@@ -124,18 +151,33 @@ def load_images(folder: Path, *, size: int, most: int, rng: np.random.Generator)
         rng: Draws which, and their order.
 
     Raises:
-        InvalidDatasetError: An image is broken, or there is none.
+        InvalidDatasetError: There is no such folder, an image is broken, or there is none.
     """
+    _check_folder(folder)
     files = _image_files(folder)
     if not files:
         raise InvalidDatasetError(f"'{folder}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
     chosen = [files[index] for index in rng.permutation(len(files))[:most]]
-    pixels = np.stack([_decode(path.read_bytes(), size, str(path)) for path in chosen])
+    pixels = np.stack([_decode_file(path, size) for path in chosen])
     return ImageSet(pixels, np.zeros(len(chosen), np.int64), ("unlabelled",))
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InvalidDatasetError(f"'{folder}' {what}; expected a folder of images.")
 
 
 def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _is_whole(kind: Any) -> bool:
+    """Whether a column of this pyarrow type holds whole numbers; `null` is left for the check of values."""
+    from pyarrow import types
+
+    values = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_integer(values) or types.is_boolean(values) or types.is_null(values))
 
 
 def _labels(values: list[Any], path: Path) -> list[int]:
@@ -149,26 +191,70 @@ def _labels(values: list[Any], path: Path) -> list[int]:
 
 def _decode(data: Any, size: int, origin: str) -> NDArray[np.uint8]:
     """RGB pixels `(size, size, 3)`: the shorter side is resized to `size`, the centre is cut out."""
+    if not data or not isinstance(data, bytes):
+        given = "no bytes" if not data else f"'{type(data).__name__}' and no bytes"
+        raise InvalidDatasetError(f"{origin}: this image cannot be decoded (it holds {given}). Replace or remove it.")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            rgb = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise InvalidDatasetError(f"{origin}: this image cannot be decoded ({error}). Replace or remove it.") from error
+        # Pillow's warnings of damaged metadata name no file, and the pixels may well be sound.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            rgb = _upright(_rgb(image), image)
+    except (
+        *(OSError, SyntaxError, ValueError, TypeError, LookupError, OverflowError, EOFError, struct.error),
+        *(NotImplementedError, MemoryError, Image.DecompressionBombError),
+    ) as error:
+        raise InvalidDatasetError(
+            f"{origin}: this image cannot be decoded ({_reason(error)}). Replace or remove it."
+        ) from error
     if rgb.size != (size, size):
-        scale = size / min(rgb.size)
-        width, height = (max(size, round(side * scale)) for side in rgb.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+        # Cut first: the whole of an image of one row would be resized to billions of pixels.
+        width, height = rgb.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return np.asarray(rgb, np.uint8)
+
+
+def _decode_file(path: Path, size: int) -> NDArray[np.uint8]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidDatasetError(f"{path}: this image cannot be read ({error.strerror}).") from error
+    return _decode(data, size, str(path))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"32 bits per pixel, mode {image.mode}: save it with 8 or 16")
+    if image.mode.startswith("I;16"):
+        # Pillow would cut values off at 255. It reads 16-bit colours by their high bytes, so grey is read alike.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """The pixels turned as the image's EXIF data say; damaged EXIF data say nothing."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error):
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _reason(error: Exception) -> str:
+    """Without the address of the buffer that Pillow's own message shows."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}"
+    return str(error) or type(error).__name__
 
 
 def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
     """Names stored by the `datasets` library in the schema, if any."""
     try:
         info: Any = json.loads((metadata or {})[b"huggingface"])
-        return tuple(info["info"]["features"]["label"]["names"])
-    except (KeyError, TypeError, ValueError):
+        names = info["info"]["features"]["label"]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
 def _checked(pixels: list[NDArray[np.uint8]], labels: list[int], classes: tuple[str, ...], origin: str) -> ImageSet:
@@ -178,4 +264,6 @@ def _checked(pixels: list[NDArray[np.uint8]], labels: list[int], classes: tuple[
         raise InvalidDatasetError(f"'{origin}' holds images of one class only; a classifier needs at least two.")
     if max(labels) >= len(classes):
         raise InvalidDatasetError(f"'{origin}' has the label {max(labels)} but names only {len(classes)} classes.")
+    if unprintable := [name for name in classes if not name or not name.isprintable()]:
+        raise InvalidDatasetError(f"'{origin}' names a class {unprintable[0]!r}; names of classes are printable text.")
     return ImageSet(np.stack(pixels), np.asarray(labels, np.int64), classes)

@@ -1,8 +1,8 @@
-"""BN recalibration from the bundle alone: seeded noise, corrected by the statistics of a few anchor subnets.
+"""BN recalibration from the bundle alone: synthesised images, corrected by the statistics of a few anchor subnets.
 
-A bundle holds no image of its data set. It holds, for each anchor, the statistics that real images and that noise
-images leave in its normalisation layers; the step from the one to the other carries over to subnets that share
-blocks with the anchors.
+A bundle holds no image of its data set. It holds synthesised ones and, for each anchor, the statistics that real and
+that synthesised images leave in its normalisation layers; the step from the one to the other carries over to subnets
+that share blocks with the anchors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supernet.data.batches import Normalisation
+from supernet.data.batches import Normalisation, chunks, resize_batch
 from supernet.errors import InvalidBundleError, InvalidConfigError
 from supernet.evaluation.statistics import Statistics, apply_statistics, measure_statistics
 from supernet.network.checkpoint import load_tensors, save_tensors
@@ -23,16 +23,16 @@ from supernet.network.extract import extract_subnet
 from supernet.spaces.arch import Arch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import nn
 
     from supernet.network.elastic_net import Supernet
     from supernet.spaces.blocks import BlockSpec
     from supernet.spaces.space import SearchSpace
 
-NOISE_IMAGES = 512
 BATCH_SIZE = 128
 # Weight of an anchor's correction where its block differs from the target's, per kind of difference.
 MISMATCH_WEIGHT = 0.1
@@ -44,65 +44,67 @@ class Anchor:
 
     Attributes:
         real: Mean and standard deviation from real images, `(2, channels)` float32.
-        noise: The same from the noise images.
+        synthetic: The same from the synthesised images.
     """
 
     arch: Arch
     real: Tensor
-    noise: Tensor
+    synthetic: Tensor
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """All a bundle needs to recalibrate any subnet of its supernet."""
+    """All a bundle needs to recalibrate any subnet of its supernet.
+
+    Attributes:
+        images: `(n, size, size, 3)` uint8, synthesised, at the space's largest resolution.
+    """
 
     space: SearchSpace
     normalisation: Normalisation
     anchors: tuple[Anchor, ...]
-    noise_seed: int
+    images: NDArray[np.uint8]
 
 
 def record_calibration(
     supernet: Supernet,
-    archs: Iterable[Arch],
-    real_batches: Callable[[int], Iterable[Tensor]],
+    anchors: Iterable[tuple[Arch, Statistics]],
+    images: NDArray[np.uint8],
     *,
     normalisation: Normalisation,
-    noise_seed: int,
 ) -> Calibration:
-    """Measure the statistics of anchor subnets.
+    """Measure what the synthesised images leave in the anchor subnets.
 
     Args:
         supernet: Trained.
-        archs: The anchors; the largest must be among them, so that every channel has one.
-        real_batches: Real images at a resolution, normalised, in random order of classes.
+        anchors: Subnets with their statistics from real images; the largest must be among them, so that every channel
+            has one.
+        images: Synthesised, `(n, size, size, 3)` at the space's largest resolution.
         normalisation: Of the images.
-        noise_seed: Of the noise images.
 
     Raises:
         InvalidConfigError: The largest arch is not among the anchors.
     """
-    archs = list(archs)
-    if not any(replace(arch, resolution=0) == replace(supernet.space.largest(), resolution=0) for arch in archs):
+    space = supernet.space
+    recorded = []
+    for arch, real in anchors:
+        batches = pixel_batches(images, normalisation, arch.resolution)
+        synthetic = measure_statistics(extract_subnet(supernet, arch), batches)
+        recorded.append(Anchor(space.canonicalize(arch), _flatten(real), _flatten(synthetic)))
+    if not any(replace(anchor.arch, resolution=0) == replace(space.largest(), resolution=0) for anchor in recorded):
         raise InvalidConfigError("The largest arch must be among the anchors: others lack statistics of some channels.")
-    anchors = []
-    for arch in archs:
-        subnet = extract_subnet(supernet, arch)
-        real = _flatten(measure_statistics(subnet, real_batches(arch.resolution)))
-        noise = measure_statistics(subnet, noise_batches(normalisation, arch.resolution, seed=noise_seed))
-        anchors.append(Anchor(supernet.space.canonicalize(arch), real, _flatten(noise)))
-    return Calibration(supernet.space, normalisation, tuple(anchors), noise_seed)
+    return Calibration(space, normalisation, tuple(recorded), images)
 
 
 def recalibrate_from_anchors(subnet: nn.Module, arch: Arch, calibration: Calibration) -> None:
     """Replace the BN statistics of an extracted subnet without any real image, in place.
 
-    Noise images run through the subnet; per layer and channel, their statistics are moved by what separates real
-    from noise statistics in the anchors, an average weighted towards anchors with the same block at the same size:
+    Synthesised images run through the subnet; per layer and channel, their statistics are moved by what separates real
+    from synthetic statistics in the anchors, an average weighted towards anchors with the same block at the same size:
     `mean + shift * std` and `std * exp(log_ratio)`.
     """
-    noise = noise_batches(calibration.normalisation, arch.resolution, seed=calibration.noise_seed)
-    measured = measure_statistics(subnet, noise)
+    images = pixel_batches(calibration.images, calibration.normalisation, arch.resolution)
+    measured = measure_statistics(subnet, images)
     layers = norm_layers(calibration.space, arch)
     if [name for name, *_ in layers] != list(measured):
         raise InvalidBundleError("The subnet is not the one this arch describes: its normalisation layers differ.")
@@ -128,21 +130,10 @@ def recalibrate_from_anchors(subnet: nn.Module, arch: Arch, calibration: Calibra
     apply_statistics(subnet, corrected)
 
 
-def noise_batches(normalisation: Normalisation, resolution: int, *, seed: int) -> Iterator[Tensor]:
-    """Gaussian images with the data set's mean and spread per channel, rounded to whole pixels.
-
-    Yields:
-        `(BATCH_SIZE, 3, resolution, resolution)` normalised; the same for the same seed and resolution everywhere.
-    """
-    shape = (BATCH_SIZE, resolution, resolution, len(normalisation.mean))
-    generator = np.random.PCG64([seed, resolution])
-    for _ in range(NOISE_IMAGES // BATCH_SIZE):
-        # The sum of a word's eight bytes is close to Gaussian, and numpy promises the raw words for all its versions.
-        words = generator.random_raw(int(np.prod(shape))).astype("<u8")
-        sums = words.view(np.uint8).reshape(*shape, 8).sum(-1, dtype=np.int64)
-        deviates = (sums - 8 * 127.5) / sqrt(8 * (256**2 - 1) / 12)
-        values = np.asarray(normalisation.mean) + np.asarray(normalisation.std) * deviates
-        yield normalisation.apply(np.clip(np.rint(255 * values), 0, 255).astype(np.uint8))
+def pixel_batches(images: NDArray[np.uint8], normalisation: Normalisation, resolution: int) -> Iterator[Tensor]:
+    """Images `(n, size, size, 3)` as normalised batches `(≤ BATCH_SIZE, 3, resolution, resolution)`, in order."""
+    for part in chunks(len(images), BATCH_SIZE):
+        yield resize_batch(normalisation.apply(images[part]), resolution)
 
 
 def norm_layers(space: SearchSpace, arch: Arch) -> list[tuple[str, int, str, BlockSpec]]:
@@ -156,18 +147,16 @@ def norm_layers(space: SearchSpace, arch: Arch) -> list[tuple[str, int, str, Blo
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
-    """Write a calibration in half precision."""
-    tensors = {}
+    """Write a calibration, its statistics in half precision."""
+    tensors = {"images": torch.from_numpy(calibration.images)}
     for index, anchor in enumerate(calibration.anchors):
         tensors[f"anchor{index}.real"] = anchor.real.half()
-        tensors[f"anchor{index}.noise"] = anchor.noise.half()
+        tensors[f"anchor{index}.synthetic"] = anchor.synthetic.half()
     save_tensors(
         path,
         tensors,
         calibration.space,
         anchors=[anchor.arch.to_dict() for anchor in calibration.anchors],
-        noise_seed=calibration.noise_seed,
-        noise_images=NOISE_IMAGES,
         mean=calibration.normalisation.mean,
         std=calibration.normalisation.std,
     )
@@ -177,24 +166,26 @@ def load_calibration(path: Path, space: SearchSpace) -> Calibration:
     """Read what `save_calibration` wrote.
 
     Raises:
-        InvalidBundleError: The file is broken, of another space, or made with another number of noise images.
+        InvalidBundleError: The file is broken or of another space.
     """
     tensors, metadata = load_tensors(path, space)
     try:
-        if (found := metadata["noise_images"]) != NOISE_IMAGES:
+        images = tensors["images"]
+        size = max(space.resolutions)
+        if images.dtype != torch.uint8 or images.ndim != 4 or not len(images) or images.shape[1:] != (size, size, 3):
             raise InvalidBundleError(
-                f"'{path}' was made with {found} noise images, this version makes {NOISE_IMAGES}. Build it anew."
+                f"'{path}': the images must be bytes of shape (n, {size}, {size}, 3), got {tuple(images.shape)}."
             )
         anchors = []
         for index, data in enumerate(metadata["anchors"]):
             arch = space.canonicalize(Arch.from_dict(data))
-            real, noise = (tensors[f"anchor{index}.{kind}"].float() for kind in ("real", "noise"))
+            real, synthetic = (tensors[f"anchor{index}.{kind}"].float() for kind in ("real", "synthetic"))
             channels = sum(_channels(spec, layer) for _, _, layer, spec in norm_layers(space, arch))
-            if any(kind.shape != (2, channels) or not kind.isfinite().all() for kind in (real, noise)):
+            if any(kind.shape != (2, channels) or not kind.isfinite().all() for kind in (real, synthetic)):
                 raise InvalidBundleError(f"'{path}': the statistics of anchor {index} do not fit its arch.")
-            anchors.append(Anchor(arch, real, noise))
+            anchors.append(Anchor(arch, real, synthetic))
         normalisation = Normalisation(tuple(map(float, metadata["mean"])), tuple(map(float, metadata["std"])))
-        return Calibration(space, normalisation, tuple(anchors), int(metadata["noise_seed"]))
+        return Calibration(space, normalisation, tuple(anchors), images.numpy())
     except InvalidBundleError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -208,12 +199,12 @@ def _flatten(statistics: Statistics) -> Tensor:
 
 
 def _anchor_corrections(space: SearchSpace, anchor: Anchor) -> dict[tuple[int, str], tuple[BlockSpec, Tensor, Tensor]]:
-    """Per position and layer: the anchor's block, and the shift and log ratio from noise to real statistics."""
+    """Per position and layer: the anchor's block, and the shift and log ratio from synthetic to real statistics."""
     # A channel that never varies, or less than half precision can hold, has no spread to divide by; the network adds
     # epsilon to the variance for the same reason.
-    real_std, noise_std = (stds.clamp(min=sqrt(space.norm_eps)) for stds in (anchor.real[1], anchor.noise[1]))
-    shift = (anchor.real[0] - anchor.noise[0]) / noise_std
-    log_ratio = torch.log(real_std / noise_std)
+    real_std, synthetic_std = (stds.clamp(min=sqrt(space.norm_eps)) for stds in (anchor.real[1], anchor.synthetic[1]))
+    shift = (anchor.real[0] - anchor.synthetic[0]) / synthetic_std
+    log_ratio = torch.log(real_std / synthetic_std)
     corrections, start = {}, 0
     for _, position, layer, spec in norm_layers(space, anchor.arch):
         end = start + _channels(spec, layer)

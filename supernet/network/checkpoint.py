@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from supernet.bundle import open_bundle
 from supernet.errors import FingerprintMismatchError, InvalidBundleError
 from supernet.network.elastic_net import Supernet
+from supernet.spaces.costs import params
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,12 +55,12 @@ def load_tensors(path: Path, space: SearchSpace) -> tuple[dict[str, Tensor], dic
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise InvalidBundleError(f"'{path}' cannot be read as safetensors: {error}. Is the file complete?") from error
     found_format = header.get("format") if isinstance(header, dict) else None
     if found_format != FORMAT:
         raise InvalidBundleError(f"'{path}' is no Tailor weights file: format {found_format!r}, not '{FORMAT}'.")
-    found = header.get("space_fingerprint", "")
+    found = str(header.get("space_fingerprint"))
     if found != space.fingerprint:
         raise FingerprintMismatchError(
             f"'{path}' was made for the space '{header.get('space')}' ({found[:12]}), not for '{space.name}' "
@@ -77,16 +78,23 @@ def load_weights(supernet: Supernet, path: Path) -> None:
     """Fill a supernet from a file of `save_tensors`; half-precision weights are widened.
 
     Raises:
-        InvalidBundleError: As `load_tensors`, or a tensor is missing, unknown or of another shape; nothing is loaded.
+        InvalidBundleError: As `load_tensors`, or a tensor is missing, unknown, of another shape, no floating-point one
+            where the supernet's is, or not finite; nothing is loaded.
     """
     tensors, _ = load_tensors(path, supernet.space)
     expected = supernet.state_dict()
     wrong = sorted(set(expected) ^ set(tensors)) or [
-        name for name, tensor in tensors.items() if tensor.shape != expected[name].shape
+        name
+        for name, tensor in tensors.items()
+        if tensor.shape != expected[name].shape or tensor.is_floating_point() != expected[name].is_floating_point()
     ]
     if wrong:
         raise InvalidBundleError(
             f"'{path}' does not fit '{supernet.space.name}': {len(wrong)} tensors, first {wrong[0]}."
+        )
+    if unusable := [name for name, tensor in tensors.items() if not tensor.float().isfinite().all()]:
+        raise InvalidBundleError(
+            f"'{path}' holds NaN or infinite weights in {len(unusable)} tensors, first {unusable[0]}."
         )
     supernet.load_state_dict(tensors)
 
@@ -102,6 +110,13 @@ def load_supernet(path: Path | str) -> Supernet:
         MissingPartError: It has no weights.
     """
     bundle = open_bundle(path)
+    # Before the memory is taken: a number holds at least one byte.
+    needed, held = params(bundle.space, bundle.space.largest()), bundle.weights_path.stat().st_size
+    if needed > held:
+        raise InvalidBundleError(
+            f"'{bundle.weights_path}' does not fit '{bundle.space.name}': its {held} bytes cannot hold the {needed} "
+            "weights of the largest subnet."
+        )
     # Every initial weight is overwritten, so the generator does not matter.
     supernet = Supernet(bundle.space, torch.Generator())
     load_weights(supernet, bundle.weights_path)

@@ -8,8 +8,10 @@ held-out subnets, above all where these are smaller than the ones it was fitted 
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from safetensors.numpy import save_file
 from supernet.errors import FingerprintMismatchError, InvalidArchError, InvalidBundleError, InvalidConfigError
 from supernet.predictors.arch_process import ArchProcess, distances_within, mean_and_deviation, standardise
 from supernet.predictors.evaluate import report_on, validate_top1
-from supernet.predictors.gaussian_process import Hyperparameters, choose_hyperparameters, inverse_of, left_out
+from supernet.predictors.gaussian_process import BOUNDS, Hyperparameters, choose_hyperparameters, inverse_of, left_out
 from supernet.predictors.inputs import ArchInputs
 
 if TYPE_CHECKING:
@@ -45,6 +47,11 @@ _TUNING_ARCHS = 500
 _QUALITY_FOLDS = 10
 _INTERVAL_FOLDS = 5
 _LEAST_ERROR = 1e-4
+# An error far above 1 is as good as infinite, and stays a number.
+_MOST_LOG_ERROR = 50
+# No fit gives a larger number or a scale below its inverse; single precision could not compute with it.
+_LARGEST = 1e9
+_SLACK = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +216,13 @@ class AccuracyPredictor:
         return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, whole or not at all; an existing one is replaced."""
+        """Write one safetensors file, whole or not at all; an existing one is replaced.
+
+        Raises:
+            InvalidConfigError: The path is a folder, or lies in one that does not exist.
+        """
+        if path.is_dir() or not path.parent.is_dir():
+            raise InvalidConfigError(f"'{path}' cannot be written: name a file in a folder that exists.")
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}
         content = {
             "format": FORMAT,
@@ -274,9 +287,12 @@ def space_name_of(path: Path) -> str:
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            return str(header["space"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            name = header["space"]
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InvalidBundleError(f"'{path}' is no Tailor predictor: {error}. Fit one first.") from error
+    if not isinstance(name, str):
+        raise InvalidBundleError(f"'{path}' is damaged: 'space' is a name, got {reprlib.repr(name)}. Fit one first.")
+    return name
 
 
 def load_predictor(path: Path, space: SearchSpace) -> AccuracyPredictor:
@@ -290,28 +306,37 @@ def load_predictor(path: Path, space: SearchSpace) -> AccuracyPredictor:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(_KEY, "{}")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:
         raise InvalidBundleError(f"'{path}' cannot be read as safetensors: {error}. Is the file complete?") from error
     try:
         content = json.loads(text)
-        found_format, found = content.get("format"), content.get("space_fingerprint", "")
-    except (ValueError, AttributeError) as error:
+        found_format, found = content.get("format"), str(content.get("space_fingerprint"))
+    except (ValueError, AttributeError, RecursionError) as error:
         raise InvalidBundleError(f"'{path}' is damaged: {error}. Fit the predictor again.") from error
     if found_format != FORMAT:
         raise InvalidBundleError(
-            f"'{path}' is no Tailor predictor: format {found_format!r}, not '{FORMAT}'. "
+            f"'{path}' is no Tailor predictor: format {reprlib.repr(found_format)}, not '{FORMAT}'. "
             "Fit one with `tailor predictor fit`."
         )
     if found != space.fingerprint:
         raise FingerprintMismatchError(
-            f"'{path}' was fitted for the space '{content.get('space')}' ({found[:12]}), not for '{space.name}' "
+            f"'{path}' was fitted for the space {reprlib.repr(content.get('space'))} ({found[:12]}), not for "
+            f"'{space.name}' "
             f"({space.fingerprint[:12]}). Load it with the space of its own bundle.",
             expected=space.fingerprint,
             found=found,
         )
     try:
         quality = PredictorQuality(**content["quality"])
-        hyper = Hyperparameters(**{name: float(value) for name, value in content["hyper"].items()})
+        _check_range("n_archs", quality.n_archs, 1, inf, whole=True)
+        if quality.n_images is not None:
+            _check_range("n_images", quality.n_images, 1, inf, whole=True)
+        for name in ("rmse_pp", "kendall_tau", "bias_pp", "coverage_90", "width_90_pp"):
+            _check_range(name, getattr(quality, name), -_LARGEST, _LARGEST)
+        hyper = Hyperparameters(**content["hyper"])
+        for name, (least, most) in BOUNDS.items():
+            # Beyond a fit's own bounds, but not so far that single precision gives way. A missing one has no default.
+            _check_range(name, content["hyper"][name], least / _SLACK, most * _SLACK)
         return AccuracyPredictor(space, quality, hyper, **_validated(arrays, space))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidBundleError(f"'{path}' is damaged: {error}. Fit the predictor again.") from error
@@ -328,8 +353,22 @@ def _validated(arrays: dict[str, NDArray[Any]], space: SearchSpace) -> dict[str,
             raise ValueError(f"'{name}' has the shape {arrays[name].shape}, not {expected}")
         if name != "rows" and not (arrays[name].dtype == np.float64 and np.isfinite(arrays[name]).all()):
             raise ValueError(f"'{name}' holds numbers that are not finite float64")
+        if name != "rows" and np.abs(arrays[name]).max() > _LARGEST:
+            raise ValueError(f"'{name}' holds numbers beyond {_LARGEST:g}")
+    for name in ("scale", "trend_scale"):
+        _check_range(f"the deviation of '{name}'", float(arrays[name][1]), 1 / _LARGEST, _LARGEST)
+    if arrays["residuals"][0] < 0 or (np.diff(arrays["residuals"]) < 0).any():
+        raise ValueError("'residuals' are not from 0 and ascending")
     ArchInputs(space).check(arrays["rows"])
     return arrays
+
+
+def _check_range(name: str, value: Any, least: float, most: float, *, whole: bool = False) -> None:
+    """Raise `ValueError` for what is no number in the range."""
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+        wanted = f"a {'whole ' if whole else ''}number from {least:g}" + (f" to {most:g}" if most < inf else "")
+        raise ValueError(f"'{name}' must be {wanted}, got {reprlib.repr(value)}")
 
 
 _SHAPES: dict[str, tuple[str | int, ...]] = {
@@ -350,7 +389,7 @@ def _averaged(rows: Rows, top1: Values) -> tuple[Rows, Values]:
 def _accuracy_of(errors: Values, scale: Values) -> Values:
     """Fractions from standardised log errors; below 0 where the error exceeds 1."""
     mean, deviation = scale
-    return np.asarray(1 - np.exp(mean + deviation * errors), np.float64)
+    return np.asarray(1 - np.exp(np.minimum(mean + deviation * errors, _MOST_LOG_ERROR)), np.float64)
 
 
 def _quantile(residuals: Values, level: float) -> float:

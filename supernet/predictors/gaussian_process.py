@@ -42,7 +42,13 @@ class Hyperparameters:
 
 
 # A large amplitude over a small noise would cancel more digits than the float32 of predictions has.
-_BOUNDS = np.log([(0.02, 10.0), (0.5, 100.0), (0.3, 100.0), (3e-4, 50.0), (1e-3, 1.0)]).T
+BOUNDS = {
+    "amplitude": (0.02, 10.0),
+    "length": (0.5, 100.0),
+    "resolution_length": (0.3, 100.0),
+    "slope": (3e-4, 50.0),
+    "noise": (1e-3, 1.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,9 @@ def choose_hyperparameters(distances: Distances, targets: Values) -> Hyperparame
         return -value, -gradient
 
     start = np.log(list(asdict(Hyperparameters()).values()))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=_BOUNDS.T, options={"maxiter": _STEPS})
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=np.log(list(BOUNDS.values())), options={"maxiter": _STEPS}
+    )
     return Hyperparameters(*np.exp(found.x).tolist())
 
 

@@ -205,5 +205,8 @@ def _shown_as(name: str, value: float) -> str:
 def _shown(name: str, value: float) -> str:
     """A value with its unit, rounded up: a budget raised to what is shown can be met."""
     unit = name.rpartition("_")[2]
-    number = f"{ceil(value):,}" if value >= 1000 else f"{ceil(value * 1000) / 1000:g}"
+    if value >= 1000:
+        number = f"{ceil(value):,}"
+    else:
+        number = f"{ceil(value * 1000) / 1000:g}" if value >= 0.001 else str(float(value))
     return f"{number} {unit}" if unit in _UNITS else number

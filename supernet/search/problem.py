@@ -103,7 +103,8 @@ class SearchProblem:
 
     def excesses(self, rows: Rows) -> Values:
         """`(n_constraints, n_archs)`: cost over budget minus 1; above 0 where the budget is broken."""
-        return self.costs(rows) / self.maxima[:, None] - 1
+        with np.errstate(over="ignore"):  # a budget next to 0 is broken by any factor
+            return self.costs(rows) / self.maxima[:, None] - 1
 
     def feasible(self, rows: Rows) -> NDArray[np.bool_]:
         """`(n_archs,)`: whether all budgets are kept."""

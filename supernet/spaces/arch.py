@@ -67,7 +67,7 @@ class Arch:
         if not isinstance(data, Mapping):
             raise InvalidArchError(f"An arch is a JSON object with the key 'resolution', got {type(data).__name__}.")
         known = [field.name for field in fields(cls)]
-        unknown = sorted(set(data) - set(known))
+        unknown = sorted(map(str, set(data) - set(known)))
         if unknown:
             raise InvalidArchError(f"Unknown arch keys {unknown}; allowed are {known}.")
         if "resolution" not in data:
@@ -78,7 +78,7 @@ class Arch:
     def from_json(cls, text: str) -> Arch:
         """Read what `to_json` wrote; raises `InvalidArchError` for anything else."""
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             raise InvalidArchError(f"This is no JSON, so no arch: {error}.") from error
         return cls.from_dict(data)
@@ -99,7 +99,9 @@ class Arch:
             InvalidArchError: A key is unknown or missing, a list has the wrong length, or a value is not offered.
         """
         allowed = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths", "w": "widths", "r": "resolution"}
-        unknown = sorted(set(choice) - set(allowed))
+        if not isinstance(choice, Mapping):
+            raise InvalidArchError(f"An OFA dictionary has the keys {sorted(allowed)}, got {type(choice).__name__}.")
+        unknown = sorted(map(str, set(choice) - set(allowed)))
         if unknown:
             raise InvalidArchError(f"Unknown keys {unknown} in an OFA dictionary; allowed are {sorted(allowed)}.")
         if "r" not in choice:
@@ -111,6 +113,13 @@ class Arch:
                 raise InvalidArchError(f"'r' must be a number or a list of one, got {resolution!r}.")
             values["resolution"] = resolution[0]
         return space.canonicalize(cls(**values))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
+    return data
 
 
 def _listed(name: str, value: Any) -> list[Any] | tuple[Any, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 from supernet.errors import InvalidArchError, InvalidSpaceError
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import BlockSpec, out_size_of
-from supernet.spaces.stage import Stage, is_finite_number
+from supernet.spaces.stage import LARGEST, Stage, is_finite_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 MAX_RESOLUTION = 4096
+MAX_NAME = 200
+# Blocks that can stand at all positions together, each counted where it can: what every cost of the space holds.
+MAX_BLOCKS = 10_000_000
 
 # Indices of choices, one row per arch and one column per slot.
 Rows = NDArray[np.int16]
@@ -100,13 +104,19 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         """Refuse spaces that no network can be built from."""
-        if not isinstance(self.name, str) or not self.name:
-            raise InvalidSpaceError(f"A space needs a name, got {self.name!r}.")
+        if not isinstance(self.name, str) or not 0 < len(self.name) <= MAX_NAME or not self.name.isprintable():
+            raise InvalidSpaceError(
+                f"A space needs a name of 1 to {MAX_NAME} printable characters, got {reprlib.repr(self.name)}."
+            )
         for key, value in (("in_chs", self.in_chs), ("divisor", self.divisor)):
-            if type(value) is not int or value < 1:
-                raise InvalidSpaceError(f"'{key}' of a space must be a whole number from 1, got {value!r}.")
-        if not is_finite_number(self.norm_eps) or self.norm_eps <= 0:
-            raise InvalidSpaceError(f"'norm_eps' of a space must be a positive number, got {self.norm_eps!r}.")
+            if type(value) is not int or not 1 <= value <= LARGEST["widths"]:
+                raise InvalidSpaceError(
+                    f"'{key}' of a space must be a whole number from 1 to {LARGEST['widths']}, got {value!r}."
+                )
+        if not is_finite_number(self.norm_eps) or not 0 < self.norm_eps <= 1:
+            raise InvalidSpaceError(
+                f"'norm_eps' of a space must be a number above 0 and up to 1, got {self.norm_eps!r}."
+            )
         if any(type(resolution) is not int for resolution in self.resolutions):
             raise InvalidSpaceError(f"Resolutions must be whole numbers, got {list(self.resolutions)}.")
         if not self.stages:
@@ -117,6 +127,11 @@ class SearchSpace:
             raise InvalidSpaceError(f"Resolutions may be at most {MAX_RESOLUTION}, got {self.resolutions[-1]}.")
         if len(self.stages[-1].widths) != 1:
             raise InvalidSpaceError("The last stage is the classifier: give it one width, the number of classes.")
+        if (blocks := self._count_blocks()) > MAX_BLOCKS:
+            raise InvalidSpaceError(
+                f"Space '{self.name}' offers {blocks} blocks over all positions, the most is {MAX_BLOCKS}: list fewer "
+                "choices."
+            )
 
     # ------------------------------------------------------------------ structure
 
@@ -383,6 +398,18 @@ class SearchSpace:
             raise InvalidSpaceError(f"This space cannot be read: {error}") from error
 
     # ------------------------------------------------------------------ private
+
+    def _count_blocks(self) -> int:
+        """Blocks of all positions, each counted where it can stand."""
+        total, in_widths = 0, 1
+        for stage in self.stages:
+            out_widths = len(stage.widths) or in_widths
+            per_block = len(self.resolutions) * len(stage.kernel_sizes) * len(stage.expand_ratios)
+            # Only the first block of a stage can change the width.
+            first = in_widths * out_widths if stage.widths else in_widths
+            total += per_block * (first + (stage.depths[-1] - 1) * out_widths)
+            in_widths = out_widths
+        return total
 
     @cached_property
     def _depths_of_positions(self) -> tuple[NDArray[np.intp], Rows]:

@@ -12,6 +12,7 @@ from supernet.spaces.blocks import Act, BlockKind, BlockSpec, make_divisible
 SE_REDUCTION = 4
 # Spaces come in files of strangers too: without limits one number could fill the memory.
 LARGEST = {"widths": 131_072, "depths": 64, "kernel_sizes": 63, "expand_ratios": 64}
+MAX_CHOICES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class Stage:
         """Refuse stages that no network can be built from."""
         for name, largest in LARGEST.items():
             choices = getattr(self, name)
+            if not isinstance(choices, tuple):
+                raise InvalidSpaceError(f"'{name}' of a stage must be a list, got {choices!r}.")
+            if len(choices) > MAX_CHOICES:
+                raise InvalidSpaceError(f"'{name}' of a stage may list {MAX_CHOICES} choices, got {len(choices)}.")
             if name != "expand_ratios" and any(type(value) is not int for value in choices):
                 raise InvalidSpaceError(f"'{name}' of a stage must be whole numbers, got {list(choices)}.")
             if any(not is_finite_number(value) for value in choices) or list(choices) != sorted(set(choices)):

@@ -42,3 +42,13 @@ def test_demo_ends_with_a_verified_model_within_the_budget(tmp_path: Path) -> No
     verify_deployment(out)
     # Looser than the 25 % a quiet machine keeps: this test may share its cores with others.
     assert 0.5 < answer["measured_ms"] / answer["estimated_ms"] < 2
+
+
+def test_demo_refuses_a_folder_it_cannot_write_before_it_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    command = [sys.executable, str(DEMO), "--out", str(tmp_path / "file" / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+    assert "cannot be written" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

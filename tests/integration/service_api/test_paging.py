@@ -72,3 +72,21 @@ def test_a_cursor_of_somebody_else_is_refused(client, path: str, cursor: str):
 @pytest.mark.parametrize("limit", ["0", "-1", "201", "x", "1.5", ""])
 def test_a_limit_out_of_range_is_refused(client, problem, limit: str):
     problem(client.get(f"/v1/jobs?limit={limit}"), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "offer"),
+    [
+        ("/v1/devices?limits=5", "limits", "allowed are cursor, limit"),
+        ("/v1/deployments?stale=true", "stale", "allowed are cursor, limit"),
+        ("/v1/searches?limit=5&device=x", "device", "allowed are cursor, limit"),
+        ("/v1/devices/none/tables/cifar_mbv3?Version=1", "Version", "allowed are format, version"),
+        ("/v1/devices/none/limits?supernets=x", "supernets", "allowed are supernet"),
+        ("/v1/jobs/none?x", "x", "this call takes none"),
+    ],
+)
+def test_a_query_parameter_nobody_reads_is_refused(client, problem, path: str, name: str, offer: str):
+    body = problem(client.get(path), 422, "invalid_request")
+    assert [(error["field"], error["in"]) for error in body["errors"]] == [(name, "query")]
+    assert body["detail"] == f"{name}: Unknown query parameter; {offer}"
+    assert client.get("/healthz?probe=1").status_code == 200

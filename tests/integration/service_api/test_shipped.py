@@ -53,6 +53,17 @@ def test_a_shipped_table_does_not_come_back_over_a_newer_one(start, make_table, 
     assert version_of(services) == 2
 
 
+def test_a_changed_shipped_table_does_not_hide_what_a_user_registered(
+    start, make_table, with_table, table_url, services
+):
+    start(make_table())
+    own = make_table(factor=3.0)
+    with_table.put(table_url, json=own.to_dict())
+    start(make_table(factor=1.1))
+    assert version_of(services) == 2
+    assert with_table.get(table_url).json() == own.to_dict()
+
+
 def test_a_changed_shipped_bundle_takes_the_place_of_the_old_one(start, client, bundles, tmp_path, monkeypatch, counts):
     before = client.get("/v1/supernets/cifar_mbv3").json()
     folder = tmp_path / "bundles"

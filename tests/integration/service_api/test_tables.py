@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
+import threading
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -206,3 +209,26 @@ def test_a_mutated_table_is_stored_whole_or_not_at_all(client, make_table, table
     else:
         stored = client.get(f"{table_url}?version={response.json()['version']}")
         assert parse_table(stored.text).to_dict() == parse_table(json.dumps(document)).to_dict()
+
+
+def test_others_are_answered_while_a_table_is_read(app, make_table, table_url, monkeypatch):
+    reading, answered = threading.Event(), threading.Event()
+
+    def slow(text: str):
+        reading.set()
+        assert answered.wait(20), "nobody was answered meanwhile"
+        return parse_table(text)
+
+    monkeypatch.setattr("service.api.tables.parse_table", slow)
+
+    async def both() -> tuple[int, int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            put = asyncio.create_task(client.put(table_url, json=make_table().to_dict()))
+            while not reading.is_set():
+                await asyncio.sleep(0.01)
+            other = await client.get("/healthz")
+            answered.set()
+            return (await put).status_code, other.status_code
+
+    assert asyncio.run(both()) == (201, 200)

@@ -33,6 +33,13 @@ def run(payload, out_dir, report):
         time.sleep(60)
     if step == "exit":
         os._exit(7)
+    if step == "disk_full":
+        Path("/dev/full").write_bytes(b"model")
+    if step == "wait":
+        report(0.5, "waiting")
+        while not (folder / "go").exists():
+            time.sleep(0.02)
+        report(0.75, "going")
     if step == "infeasible":
         from supernet.errors import InvalidArchError
 

@@ -6,14 +6,16 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from service.errors import ConflictError, InvalidRequestError
+from service.errors import ConflictError, InvalidRequestError, StorageError
 from service.jobs.folder_lock import folder_lock
 from service.settings import Settings
 from service.supervisor import serve
@@ -115,3 +117,12 @@ def test_a_busy_port_and_a_foreign_address_are_named(tmp_path):
     assert caught.value.code == "port_in_use"
     with pytest.raises(InvalidRequestError, match=r"Cannot listen on 203\.0\.113\.7"):
         serve(Settings(data_dir=tmp_path), host="203.0.113.7", port=0)
+
+
+def test_a_disk_that_is_full_after_the_migration_is_named(tmp_path, monkeypatch):
+    def fail(_):
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    monkeypatch.setattr("service.supervisor.register_shipped", fail)
+    with pytest.raises(StorageError, match=r"cannot be written: database or disk is full\. Check .* the free space"):
+        serve(Settings(data_dir=tmp_path), port=0)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
+import time
 
+import pytest
 from sqlalchemy import text
 
 from service.db.engine import session_scope
@@ -48,6 +51,7 @@ def test_jobs_end_as_their_work_does(service):
         "good": service.enqueue("good"),
         "library": service.enqueue("library", "infeasible"),
         "unknown": service.enqueue("unknown", "unknown"),
+        "full": service.enqueue("full", "disk_full"),
         "crash": service.enqueue("crash", "exit"),
         "recovers": service.enqueue("recovers", "exit", "succeed"),
         "flood": service.enqueue("flood", "flood"),
@@ -70,6 +74,10 @@ def test_jobs_end_as_their_work_does(service):
         "secret detail" in record.get("traceback", "") and record["job_id"] == jobs["unknown"] for record in records
     )
 
+    assert (ends["full"].state, ends["full"].attempt) == (JobState.FAILED, 1)
+    assert ends["full"].error["code"] == "storage_unavailable"
+    assert "No space left on device. Free some space" in ends["full"].error["message"]
+
     assert (ends["crash"].state, ends["crash"].attempt) == (JobState.FAILED, 3)
     assert ends["crash"].error["code"] == "attempts_exhausted"
     assert "exit code 7" in ends["crash"].error["message"]
@@ -79,7 +87,7 @@ def test_jobs_end_as_their_work_does(service):
     assert published(service, "recovers") == ("deployments/recovers/2", {"start": 2})
     assert ends["flood"].state == JobState.SUCCEEDED
 
-    for name in ("library", "unknown", "crash"):
+    for name in ("library", "unknown", "full", "crash"):
         assert published(service, name) == (None, None)
     whole = {"good/1", "recovers/2", "flood/1"}
     expected = sorted(f"deployments/{folder}/{name}" for folder in whole for name in KEYS)
@@ -152,7 +160,7 @@ def test_a_second_worker_is_refused_until_the_first_stops_and_gives_its_job_back
 
     first.terminate()
     assert first.wait(40) == 0
-    assert service.job(job_id).state == JobState.QUEUED
+    assert (service.job(job_id).state, service.job(job_id).given_back) == (JobState.QUEUED, 1)
     assert not any(service.alive(int(pid)) for pid in service.lines("child_pids"))
     service.start_worker()
     assert (service.finished(job_id).state, service.job(job_id).attempt) == (JobState.SUCCEEDED, 2)
@@ -171,3 +179,31 @@ def test_jobs_the_queue_forgot_are_found_again(service):
     service.start_worker()
     assert {service.finished(job_id).state for job_id in jobs.values()} == {JobState.SUCCEEDED}
     assert sorted(service.lines("starts")) == sorted(changes)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux to make every write of a process fail")
+def test_a_job_outlives_a_disk_that_takes_no_writes(service):
+    job_id = service.enqueue("d", "wait", "succeed")
+    after = service.enqueue("after")
+    worker = service.start_worker()
+    service.at_stage(job_id, "waiting")
+    soft, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    (service.folder / "go").touch()
+    time.sleep(1.5)  # the attempt ends, and its end cannot be written
+    assert service.job(job_id).state == JobState.RUNNING
+    assert published(service, "d") == (None, None)
+    assert worker.poll() is None
+
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (soft, hard))
+    assert service.finished(job_id).state == JobState.SUCCEEDED
+    assert service.job(job_id).attempt <= 3
+    assert service.finished(after).state == JobState.SUCCEEDED
+    attempt = service.job(job_id).attempt
+    assert service.store.list_keys("deployments/d") == [f"deployments/d/{attempt}/{name}" for name in KEYS]
+
+
+def test_a_work_folder_that_cannot_be_emptied_is_named(service):
+    (service.settings.data_dir / "work").write_text("in the way")
+    worker = service.start_worker()
+    assert worker.wait(40) != 0
+    assert "cannot be emptied" in service.log()

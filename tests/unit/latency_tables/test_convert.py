@@ -122,6 +122,9 @@ def test_a_block_of_several_files_keeps_the_numbers_of_each(tmp_path: Path) -> N
         ({"mean": 1.0, "var": 0.1, "count": 3}, "needs 'mean', 'std'"),
         (3, "needs"),
         ({"mean": -1, "std": 0, "count": 1}, "positive"),
+        ({"mean": 1, "std": 0, "count": 1, "unit": "us"}, "and nothing else, .*milliseconds"),
+        ([1, 2], "needs"),
+        ([[["x"] * 9] * 9] * 9, "needs"),
     ],
 )
 def test_a_broken_entry_is_named(tmp_path: Path, entry: Any, message: str) -> None:
@@ -130,7 +133,26 @@ def test_a_broken_entry_is_named(tmp_path: Path, entry: Any, message: str) -> No
         import_ofa_tables(tmp_path, OFA, "phone")
 
 
-@pytest.mark.parametrize("text", ["- 1\n", "{", "!!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize("key", ["Conv-input:160x160x3-output:80x80x24", "mean"])
+def test_a_repeated_key_is_refused_instead_of_the_last_one_read(tmp_path: Path, key: str) -> None:
+    first = "Conv-input:160x160x3-output:80x80x24:"
+    entry = "{mean: 1.0, std: 0, count: 1}" if key != "mean" else "{mean: 1.0, mean: 2.0, std: 0, count: 1}"
+    more = f"{first} {{mean: 2.0, std: 0, count: 1}}" if key != "mean" else ""
+    (tmp_path / "160_lookup_table.yaml").write_text(f"{first} {entry}\n{more}\n")
+    with pytest.raises(TableFormatError, match=rf"160_lookup_table\.yaml: the key '{key}' occurs twice"):
+        import_ofa_tables(tmp_path, OFA, "phone")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "- 1\n", "{", "!!python/object/apply:os.system ['true']", "a: *b", "? [1]\n: 2", "a: 1\n---\nb: 2"),
+        # What PyYAML converts and lets fail: dates, numbers, flags.
+        *("a: 2001-99-99", "a: !!timestamp x", "a: !!int x", "a: !!int ''", "a: !!float x", "a: !!bool x"),
+        "[" * 500,
+    ],
+    ids=lambda text: text[:20],
+)
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "160_lookup_table.yaml").write_text(text)
     with pytest.raises(TableFormatError, match="160_lookup_table"):
@@ -138,6 +160,8 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableFormatError, match="absent' is no folder"):
+        import_ofa_tables(tmp_path / "absent", OFA, "phone")
     with pytest.raises(TableFormatError, match="holds no file"):
         import_ofa_tables(tmp_path, OFA, "phone")
     write(tmp_path, 160, {"Conv-input:1x1x1-output:1x1x1": {"mean": 1, "std": 0, "count": 1}})

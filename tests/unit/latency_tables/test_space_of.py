@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from latency_tables.check import check_table, space_of
 from latency_tables.device import DeviceProfile
 from latency_tables.table import LatencyStats, LatencyTable
@@ -21,6 +23,17 @@ def test_a_table_of_a_bundle_with_other_classes_is_complete() -> None:
     table = table_of(preset.with_classes(37))
     assert space_of(table, preset) == preset.with_classes(37)
     assert not check_table(table, space_of(table, preset)).missing
+
+
+def test_a_classifier_larger_than_any_space_may_have_is_missing_and_no_crash() -> None:
+    preset = load_space("cifar_mbv3")
+    table = table_of(preset)
+    rows = {
+        replace(spec, out_chs=500_000) if spec.kind == "linear" else spec: stats for spec, stats in table.rows.items()
+    }
+    wrong = replace(table, rows=rows)
+    report = check_table(wrong, space_of(wrong, preset))
+    assert "No resolution of 'cifar_mbv3' is complete: 1 blocks have no row" in report.errors[0]
 
 
 def test_a_table_of_the_preset_keeps_its_space() -> None:

@@ -89,6 +89,17 @@ def test_csv_with_windows_line_ends_is_read(table: LatencyTable) -> None:
     assert parse_table(table.to_csv().replace("\n", "\r\n")) == table
 
 
+def test_csv_with_empty_lines_is_read(table: LatencyTable) -> None:
+    assert parse_table("\n" + table.to_csv().replace("\n", "\n\n")) == table
+
+
+def test_errors_stay_short_whatever_was_given(table: LatencyTable) -> None:
+    for value in ("x" * 10**6, [[1] * 10**5] * 3, 10**4000):
+        with pytest.raises(TableFormatError) as caught:
+            parse_table(edited(table, set_row(3, in_chs=value)))
+        assert len(str(caught.value)) < 300
+
+
 def test_means_and_medians_may_be_mixed(table: LatencyTable) -> None:
     first = next(iter(table.rows))
     mixed = replace(table, rows={**table.rows, first: LatencyStats(0.5, 0.1, 7, "mean")})
@@ -174,6 +185,7 @@ BAD_ROWS: dict[str, tuple[Edit, str]] = {
     "above an hour": (set_stats(3, {"median": 1e9, "std": 0, "count": 1}), "milliseconds"),
     "negative spread": (set_stats(3, {"median": 1, "std": -0.1, "count": 1}), "std"),
     "no runs": (set_stats(3, {"median": 1, "std": 0, "count": 0}), "count"),
+    "absurdly many runs": (set_stats(3, {"median": 1, "std": 0, "count": 10**400}), "count"),
     "half a run": (set_stats(3, {"median": 1, "std": 0, "count": 1.5}), "count"),
     "two statistics": (set_stats(3, {"median": 1, "mean": 1, "std": 0, "count": 1}), "exactly one"),
     "no statistic": (set_stats(3, {"std": 0, "count": 1}), "exactly one"),
@@ -213,6 +225,10 @@ def test_a_bad_row_is_named_by_its_number(table: LatencyTable, edit: Edit, messa
     assert caught.value.row == 3
 
 
+def calibration(**changes: Any) -> dict[str, Any]:
+    return {"call_ms": 0.0, "per_block_ms": 0.0, "slope": 1.0, "residuals": []} | changes
+
+
 BAD_TABLES: dict[str, tuple[Edit, str]] = {
     "newer format": (lambda data: data.update(format="tailor-latency-table/2"), "format.*tailor-latency-table/1"),
     "no format": (lambda data: data.pop("format"), "format"),
@@ -223,6 +239,12 @@ BAD_TABLES: dict[str, tuple[Edit, str]] = {
     "rows by key": (lambda data: data.update(rows={}), "list"),
     "no space": (lambda data: data.update(space=""), "space"),
     "space is a number": (lambda data: data.update(space=3), "space"),
+    "space is half a surrogate pair": (lambda data: data.update(space="\ud800"), "'space'.*printable"),
+    "space is a book": (lambda data: data.update(space="x" * 1000), "'space'.*1 to 200"),
+    "source holds half a surrogate pair": (lambda data: data.update(source={"x": "\ud800"}), "'source'.*surrogates"),
+    "slope": (lambda data: data.update(calibration=calibration(slope=1e308)), "'slope'.*at most 1e\\+06"),
+    "call": (lambda data: data.update(calibration=calibration(call_ms=1e299)), "'call_ms'.*at most 1e\\+07"),
+    "residuals": (lambda data: data.update(calibration=calibration(residuals=[1e-320, 1e300])), "'residuals'.*0.001"),
     "device": (lambda data: data["device"].pop("chip"), "chip"),
     "calibration": (lambda data: data.update(calibration={"slope": 1}), "calibration"),
 }
@@ -273,6 +295,7 @@ def test_latencies_that_are_no_number_are_refused(table: LatencyTable, constant:
         ("# space:", "# spaces:", "unknown"),
         ('# space: "small"\n', '# space: "small"\n# space: "small"\n', "twice"),
         ('# space: "small"', "# space: small", "no JSON"),
+        ("# space:", "# rows: []\n# space:", "'# rows: …' is not allowed"),
     ],
 )
 def test_a_bad_csv_is_refused(table: LatencyTable, old: str, new: str, message: str) -> None:
@@ -294,6 +317,11 @@ def test_saving_to_another_ending_is_refused(table: LatencyTable, tmp_path: Path
     with pytest.raises(InvalidSettingError, match=r"\.json or \.csv"):
         save_table(table, tmp_path / "table.pkl")
     assert not list(tmp_path.iterdir())
+
+
+def test_saving_into_a_folder_that_is_not_there_is_refused(table: LatencyTable, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match=r"absent/t\.json' cannot be written: there is no folder"):
+        save_table(table, tmp_path / "absent" / "t.json")
 
 
 @pytest.mark.parametrize("source", [{"x": float("nan")}, {"x": object()}])

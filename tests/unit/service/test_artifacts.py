@@ -134,3 +134,9 @@ def test_a_store_that_became_unwritable_says_so(store, folder):
         with pytest.raises(StorageError, match="TAILOR_ARTIFACTS_URL") as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "file:relative", "file://host/folder", "gopher://x/y"])
+def test_a_store_that_cannot_be_is_refused_with_what_is_allowed(url: str) -> None:
+    with pytest.raises(StorageError, match=r"TAILOR_ARTIFACTS_URL to one such as file:///folder or s3://"):
+        ArtifactStore(url)

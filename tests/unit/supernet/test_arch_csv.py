@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +126,18 @@ def test_missing_columns_are_named_with_rows_or_without(space: SearchSpace, tmp_
         ("3-5,1-1,2,8,", "'widths'.*needs 2 values, the arch has 0"),
         ("3-5,1-1,2,8", "'widths'.*needs 2 values, the arch has 0"),
         ("3-5,1-1,2,9,8-8", "'resolution'"),
-        ("3-5,1-1,2,8-16,8-8", "8-16"),
-        ("3-5,1-1,2,,8-8", "int"),
-        ("3-5,1-x,2,8,8-8", "'x'"),
-        ("3-5,1-nan,2,8,8-8", "'nan'"),
-        ("3-5,1--1,2,8,8-8", "''"),
+        ("3-5,1-1,2,8-16,8-8", "'r' must be one whole number, got '8-16'"),
+        ("3-5,1-1,2,,8-8", "'r' must be one whole number, got ''"),
+        ("3-5,1-x,2,8,8-8", "'e' must be numbers joined by '-', got '1-x'"),
+        ("3-5,1-nan,2,8,8-8", "'e' must be .*, got '1-nan'"),
+        ("3-5,1--1,2,8,8-8", "'e' must be .*, got '1--1'"),
+        # Python would read these as numbers.
+        ("3-5,1-1,2,1_6,8-8", "'r' must be one whole number, got '1_6'"),
+        ("3-5,1-1,2,١٦,8-8", "'r' must be one whole number"),
+        ("3-5,1-1,2,+8,8-8", "'r' must be one whole number"),
+        ("3-5,1-1e0,2,8,8-8", "'e' must be numbers"),
+        ("3-May,1-1,2,8,8-8", "'ks' must be numbers joined by '-', got '3-May'"),
+        pytest.param(f"3-5,1-1,2,{'9' * 5000},8-8", "'r' must be one whole number, got '9{80}'", id="long number"),
         ("3-5,1-1,2.0,8,8-8", "'depths' must hold whole numbers"),
         ("3-5,1-1,2,8,8-8,surplus", "more values than the header"),
     ],
@@ -137,6 +145,41 @@ def test_missing_columns_are_named_with_rows_or_without(space: SearchSpace, tmp_
 def test_a_bad_row_names_its_line(space: SearchSpace, tmp_path: Path, row: str, message: str) -> None:
     (tmp_path / "a.csv").write_text(f"ks,e,d,r,w\n3-5,1-1,2,8,8-8\n\n{row}\n")
     with pytest.raises(InvalidArchError, match=rf"a\.csv', line 4: .*{message}"):
+        read_archs(tmp_path / "a.csv", space)
+
+
+def test_rows_without_any_value_are_no_rows(space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ks,e,d,r,w,,\n3-5,1-1,2,8,8-8,,\n,,,,,,\n \n\n3-5,1-1,2,16,8-8,,\n")
+    assert [arch.resolution for arch, _ in read_archs(tmp_path / "a.csv", space)] == [8, 16]
+
+
+def test_a_ratio_of_many_digits_comes_back(rigid: SearchSpace, tmp_path: Path) -> None:
+    stages = list(rigid.stages)
+    stages[1] = replace(stages[1], expand_ratios=(1 / 3, 2 / 3))
+    thirds = replace(rigid, stages=tuple(stages))
+    assert [arch for arch, _ in read_archs(write(tmp_path / "a.csv", thirds, [thirds.largest()]), thirds)] == [
+        thirds.largest()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "doubled"), [("ks,e,d,r,w,r", "r"), ("ks,e,d,r,w,top1_percent,top1_percent", "top1_percent")]
+)
+def test_a_column_that_occurs_twice_is_refused(space: SearchSpace, tmp_path: Path, header: str, doubled: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\n3-5,1-1,2,8,8-8,16\n")
+    with pytest.raises(InvalidArchError, match=rf"has the columns \['{doubled}'\] twice"):
+        read_archs(tmp_path / "a.csv", space)
+
+
+def test_a_quote_nobody_closes_does_not_swallow_the_rows_below(space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('ks,e,d,r,w,note\n3-5,1-1,2,8,8-8,"open\n3-5,1-1,2,16,8-8,\n')
+    with pytest.raises(InvalidArchError, match="cannot be read as CSV"):
+        read_archs(tmp_path / "a.csv", space)
+
+
+def test_columns_with_other_separators_are_shown(space: SearchSpace, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ks;e;d;r;w\n")
+    with pytest.raises(InvalidArchError, match=r"with commas between them, it has \['ks;e;d;r;w'\]"):
         read_archs(tmp_path / "a.csv", space)
 
 

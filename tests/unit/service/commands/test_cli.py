@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from service.commands.output import validate_writable
 from supernet.spaces.arch_csv import arch_columns, write_arch
 from supernet.spaces.costs import macs, params
 from supernet.spaces.presets import list_spaces, load_space
+
+DATA = Path(__file__).parents[4] / "latency_tables" / "data"
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -91,3 +97,122 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() in ("[]", "['numpy.random']")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["train", "c.toml", "--data", "d"], "torch", "train"),
+        (["export", "--supernet", "cifar_mbv3", "--arch", "arch.json", "-o", "out"], "torch", "export"),
+        (["profile", "-o", "t.json"], "onnxruntime", "agent"),
+        (["profile", "-o", "t.json", "--server", "http://127.0.0.1:1"], "httpx", "agent"),
+        (["verify", "."], "onnx", "runtimes"),
+        (["serve"], "uvicorn", "serve"),
+        (["worker"], "dbos", "serve"),
+        (["db", "upgrade"], "pydantic_settings", "serve"),
+    ],
+)
+def test_a_missing_package_names_the_extra_to_install(
+    arguments: list[str], package: str, extra: str, tmp_path: Path
+) -> None:
+    (tmp_path / "arch.json").write_text(json.dumps({"arch": load_space("cifar_mbv3").smallest().to_dict()}))
+    code = f"import sys; sys.modules['{package}'] = None; from service.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"Error: This command needs the package '{package}', which is not installed. "
+        f"Install it with: pip install 'tailor-nas[{extra}]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["profile", "-o", "file/t.json"],
+        ["export", "--supernet", "cifar_mbv3", "--arch", "arch.json", "-o", "file/out"],
+        ["train", "none.toml", "--data", "none", "--out", "file/out"],
+    ],
+)
+def test_an_output_folder_that_cannot_be_written_is_refused_before_the_work(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "arch.json").write_text(json.dumps(load_space("cifar_mbv3").smallest().to_dict()))
+    done = run(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+    assert "file" in done.stderr
+    assert "--out" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_probe_of_the_output_folder_leaves_nothing(tmp_path: Path) -> None:
+    validate_writable(tmp_path / "not" / "yet" / "there")
+    validate_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("TAILOR_MAX_BODY_BYTES", "abc", "TAILOR_MAX_BODY_BYTES is 'abc', but should be a valid integer"),
+        ("TAILOR_DATABASE_URL", "nonsense", "TAILOR_DATABASE_URL is no database URL. Allowed are"),
+        ("TAILOR_ARTIFACTS_URL", "nonsense", "Set TAILOR_ARTIFACTS_URL to one such as file:///folder"),
+    ],
+)
+def test_nonsense_in_the_environment_ends_in_one_line(name: str, value: str, part: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    environment = os.environ | {name: value}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert part in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that takes no byte")
+def test_an_answer_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "service.cli", "spaces", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Error: No space left on device. Free some space, then run the command again.\n"
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(archs_csv: Path) -> None:
+    lines = archs_csv.read_text().splitlines()
+    archs_csv.write_text("\n".join([lines[0], *lines[1:] * 1500]))  # more than a pipe holds
+    command = [sys.executable, "-m", "service.cli", "describe", "--space", "cifar_mbv3", "--archs", str(archs_csv)]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_an_interrupt_ends_quietly() -> None:
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("needs /proc to see how far the command is")
+    command = [sys.executable, "-m", "service.cli", "search", "--supernet", "cifar_mbv3", "--latency-ms", "1"]
+    command += ["--table", str(next(DATA.glob("*/cifar_mbv3.json"))), "--evaluations", "900000000"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores the signal, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        while "safetensors" not in Path(f"/proc/{process.pid}/maps").read_text():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode in (130, -signal.SIGINT)  # a shell shows both as 130
+    assert out == ""
+    assert "Traceback" not in err

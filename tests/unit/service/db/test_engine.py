@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from service.db.engine import DatabaseError, session_scope
+from service.db.engine import DatabaseError, build_engine, session_scope
 from service.db.models import Device
+from service.errors import StorageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -115,3 +116,23 @@ def test_objects_stay_readable_after_the_commit(factory):
 def test_connections_are_set_up(engine: Engine, pragma: str, expected: object):
     with engine.connect() as connection:
         assert connection.execute(text(f"PRAGMA {pragma}")).scalar_one() == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense with secret",
+        "oracle://u:secret@host/x",
+        "nonsense://u:secret@host/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql+nodriver://u:secret@host/x",
+        "sqlite+pysqlcipher:///secret",
+    ],
+)
+def test_a_database_the_service_cannot_use_is_refused_without_its_password(settings: Settings, url: str) -> None:
+    with pytest.raises(
+        StorageError, match=r"TAILOR_DATABASE_URL .* Allowed are sqlite:////folder/file\.sqlite"
+    ) as caught:
+        build_engine(settings.model_copy(update={"database_url": url}))
+    assert "secret" not in str(caught.value)

@@ -96,12 +96,15 @@ def test_a_job_interrupted_too_often_fails_and_says_why(begin, read):
     assert "exit code 7" in job.error["message"]
 
 
-def test_a_released_job_is_queued_and_its_attempts_still_count(begin, finish, read):
+def test_an_attempt_a_stopping_worker_gave_back_does_not_count(begin, finish, read):
+    for attempt in range(1, 6):
+        assert begin(max_attempts=1).attempt == attempt
+        assert finish(attempt, JobState.QUEUED) is JobState.QUEUED
+        assert (read().state, read().finished_at) == (JobState.QUEUED, None)
     begin(max_attempts=1)
-    assert finish(1, JobState.QUEUED) is JobState.QUEUED
-    assert (read().state, read().finished_at) == (JobState.QUEUED, None)
     assert begin(max_attempts=1) is None
     assert read().state == JobState.FAILED
+    assert "interrupted 1 times" in read().error["message"]
 
 
 def test_a_new_attempt_starts_from_zero(begin, call, read, job_id):

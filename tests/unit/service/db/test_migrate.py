@@ -110,5 +110,41 @@ def test_a_folder_that_cannot_be_made_is_named(settings):
 def test_a_file_that_is_no_database_is_named(settings):
     settings.data_dir.mkdir()
     (settings.data_dir / "tailor.sqlite").write_text("in the way, and long enough to be no header of SQLite" * 20)
-    with pytest.raises(StorageError, match="cannot be brought to the newest schema"):
+    with pytest.raises(StorageError, match="cannot be brought to the newest schema") as caught:
         upgrade(settings)
+    assert "file is not a database. Restore it from a backup, or move it away" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_database_is_named(engine, settings):
+    path = settings.data_dir / "tailor.sqlite"
+    engine.dispose()
+    path.write_bytes(path.read_bytes()[:4096] + b"\xa5" * 100_000)
+    with pytest.raises(StorageError, match=r"database disk image is malformed\. Restore it from a backup"):
+        upgrade(settings)
+
+
+def test_a_database_of_a_newer_version_is_left_alone(engine, settings):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0099'"))
+    for look in (lambda: upgrade(settings), lambda: check_current(engine)):
+        with pytest.raises(StorageError, match=r"schema 0099, which this version does not know .* Update tailor-nas"):
+            look()
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == "0099"
+
+
+def test_the_table_an_older_version_shipped_is_known_as_shipped(engine, settings):
+    with engine.begin() as connection:
+        command.downgrade(migrate._config(connection), "0001")
+        for device, version in (("intel-xeon-processor-2c-1t", 1), ("intel-xeon-processor-2c-1t", 2), ("mine", 1)):
+            row = {"device": device, "version": version}
+            connection.execute(text("INSERT OR IGNORE INTO devices VALUES (:device, '{}', '2026-01-01')"), row)
+            insert = (
+                "INSERT INTO latency_table_versions VALUES (:device, 'cifar_mbv3', :version, '{}', '', '2026-01-01')"
+            )
+            connection.execute(text(insert), row)
+    upgrade(settings)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT device_id, version FROM latency_table_versions WHERE shipped")).all()
+    assert [tuple(row) for row in rows] == [("intel-xeon-processor-2c-1t", 1)]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import struct
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from supernet.data.images import ImageSet, load_class_folders, load_images, load_parquet
 from supernet.errors import InvalidDatasetError
@@ -150,6 +154,153 @@ def test_one_class_or_none_is_refused(tmp_path: Path, class_folders: Write) -> N
         load_class_folders(tmp_path, size=8)
 
 
+def decoded(folder: Path, name: str, data: bytes, *, size: int = 8) -> np.ndarray:
+    """The pixels that are read from a file of these bytes."""
+    (folder / name).write_bytes(data)
+    try:
+        return load_images(folder, size=size, most=1, rng=np.random.default_rng(0)).pixels[0]
+    finally:
+        (folder / name).unlink()
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits per channel, which Pillow cannot write: `(height, width, 1 to 4)` uint16."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, chs = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[chs], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(kind, data) for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize("chs", [1, 2, 3, 4])
+def test_16_bits_become_8_by_scale_in_grey_as_in_colour(tmp_path: Path, chs: int) -> None:
+    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8, 1)
+    pixels = np.repeat(levels, chs, axis=2)
+    if chs in (2, 4):
+        pixels[..., -1] = 65535
+    read = decoded(tmp_path, "a.png", png16(pixels))
+    assert (read == (levels >> 8)).all()
+    assert (read.min(), read.max()) == (0, 255)
+
+
+def test_8_bits_written_as_16_come_back_exactly(tmp_path: Path, rng: np.random.Generator) -> None:
+    grey = rng.integers(0, 256, (8, 8, 1)).astype(np.uint16)
+    assert (decoded(tmp_path, "a.png", png16(grey * 257)) == grey).all()
+
+
+def written(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_images_are_turned_as_their_exif_data_say(tmp_path: Path, form: str, orientation: int) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8, :8], pixels[:8, 8:], pixels[8:, :8] = (200, 0, 0), (0, 200, 0), (0, 0, 200)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = written(Image.fromarray(pixels), form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    read = decoded(tmp_path, "a.jpg", data, size=16)
+    assert (read == np.asarray(expected)).all()
+    corner = {2: (0, 15), 3: (15, 15), 4: (15, 0), 5: (0, 0), 6: (0, 15), 7: (15, 15), 8: (15, 0)}.get(
+        orientation, (0, 0)
+    )
+    assert read[corner][0] > 100  # where the red corner has gone
+
+
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\xff\xff\xff\xff", b"xxxx", b"MM\0*", b"\0" * 40])
+def test_damaged_exif_data_turn_nothing(tmp_path: Path, exif: bytes) -> None:
+    image = Image.new("RGB", (8, 8), (10, 20, 30))
+    read = decoded(tmp_path, "a.jpg", written(image, "JPEG", exif=b"Exif\0\0" + exif))
+    assert np.abs(read.astype(int) - (10, 20, 30)).max() <= 3
+
+
+def test_cmyk_images_of_printers_are_read(tmp_path: Path) -> None:
+    data = written(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG")
+    assert np.abs(decoded(tmp_path, "a.jpg", data).astype(int) - (0, 255, 255)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "it holds no bytes"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "it is none of JPEG, PNG"),
+        (b"P5 2 2 255 abcd", "it is none of JPEG, PNG"),
+        (written(Image.new("F", (8, 8)), "TIFF"), "32 bits per pixel, mode F"),
+        (written(Image.new("I", (8, 8)), "TIFF"), "32 bits per pixel, mode I"),
+    ],
+    ids=["empty", "eps", "pgm", "float", "int"],
+)
+def test_other_content_is_refused_whatever_the_suffix(tmp_path: Path, data: bytes, why: str) -> None:
+    with pytest.raises(InvalidDatasetError, match=rf"a\.png: this image cannot be decoded \({why}"):
+        decoded(tmp_path, "a.png", data)
+
+
+def test_decompression_bombs_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = written(Image.new("1", (200, 200)), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 25_000)  # warned of, but a photograph may be as large
+    assert decoded(tmp_path, "a.png", data).shape == (8, 8, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15_000)
+    with pytest.raises(InvalidDatasetError, match=r"a\.png: .*40000 pixels"):
+        decoded(tmp_path, "a.png", data)
+
+
+@pytest.mark.parametrize("shape", [(1, 500_000), (500_000, 1)])
+def test_images_of_one_row_do_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    """Resized whole to 32 pixels of height, this one would have 16 million columns."""
+    data = written(Image.new("L", shape, 77), "PNG")
+    asked_for: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, size: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        asked_for.append(size)
+        return resize(image, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    assert (decoded(tmp_path, "a.png", data, size=32) == 77).all()
+    assert asked_for == [(32, 32)]
+
+
+@pytest.mark.parametrize("load", [load_class_folders, partial(load_images, most=3, rng=np.random.default_rng(0))])
+def test_what_is_no_folder_is_named(tmp_path: Path, load: Callable[..., ImageSet]) -> None:
+    with pytest.raises(InvalidDatasetError, match="absent' does not exist; expected a folder"):
+        load(tmp_path / "absent", size=8)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidDatasetError, match="file' is a file; expected a folder"):
+        load(tmp_path / "file", size=8)
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, class_folders: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path)
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InvalidDatasetError, match=r"0\.png: this image cannot be read \(Permission denied\)"):
+        load_class_folders(tmp_path, size=8)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb"])
+def test_names_of_classes_no_manifest_can_hold_are_refused(tmp_path: Path, class_folders: Write, name: bytes) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "red").rename(tmp_path / os.fsdecode(name))
+    with pytest.raises(InvalidDatasetError, match="names of classes are printable text"):
+        load_class_folders(tmp_path, size=8)
+
+
 # ---------------------------------------------------------------------- loose images
 
 
@@ -193,6 +344,36 @@ def test_class_names_of_the_schema_are_kept(tmp_path: Path, write_parquet: Write
     assert load_parquet([path], size=8).classes == ("0", "1")
 
 
+def names_of(names: Any) -> bytes:
+    return json.dumps({"info": {"features": {"label": {"names": names}}}}).encode()
+
+
+def test_files_that_name_their_classes_differently_are_refused(tmp_path: Path, write_parquet: Write) -> None:
+    first = write_parquet(tmp_path / "a.parquet", [0, 1], metadata=names_of(["cat", "dog"]))
+    nameless = write_parquet(tmp_path / "b.parquet", [0, 1])
+    assert load_parquet([nameless, first], size=8).classes == ("cat", "dog")
+    other = write_parquet(tmp_path / "c.parquet", [0, 1], metadata=names_of(["dog", "cat"]))
+    with pytest.raises(
+        InvalidDatasetError, match=r"c\.parquet' names its classes \['dog', 'cat'\] …, the files before"
+    ):
+        load_parquet([first, other], size=8)
+
+
+@pytest.mark.parametrize(
+    "metadata", [names_of("ab"), names_of([1, 2]), names_of([None, "b"]), names_of({"a": 0, "b": 1}), b"[" * 100_000]
+)
+def test_names_that_are_no_list_of_texts_are_no_names(tmp_path: Path, write_parquet: Write, metadata: bytes) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [1, 0], metadata=metadata)
+    assert load_parquet([path], size=8).classes == ("0", "1")
+
+
+def test_bytes_that_are_no_text_inside_a_file_are_refused(tmp_path: Path, write_parquet: Write) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [0, 1], img=["xxxxxxxx.png"] * 2)
+    path.write_bytes(path.read_bytes().replace(b"xxxxxxxx", b"\xff" * 8))
+    with pytest.raises(InvalidDatasetError, match=r"a\.parquet' cannot be read as parquet"):
+        load_parquet([path], size=8)
+
+
 def test_images_may_be_plain_bytes_in_a_column_image(tmp_path: Path, write_image: Write) -> None:
     data = write_image(tmp_path / "a.png", (7, 7, 7)).read_bytes()
     pq.write_table(pa.table({"image": [data, data], "label": [0, 1]}), tmp_path / "a.parquet")
@@ -208,6 +389,8 @@ def test_images_may_be_plain_bytes_in_a_column_image(tmp_path: Path, write_image
         ({"label": ["a", "b"]}, r"a\.parquet' must hold whole numbers from 0"),
         ({"label": [0.5, 1.5]}, r"a\.parquet' must hold whole numbers from 0"),
         ({"label": [[0], [1]]}, r"a\.parquet' must hold whole numbers from 0"),
+        ({"label": pa.array([2**62, 1], pa.timestamp("ns"))}, r"a\.parquet' must hold whole numbers from 0"),
+        ({"label": pa.array([2**31 - 1, 1], pa.date32())}, r"a\.parquet' must hold whole numbers from 0"),
         ({"label": [0, 2**40]}, r"label 1099511627776"),
         ({"label": [1, 1]}, "one class only"),
         ({"img": [None, None]}, r"a\.parquet, row 0: this image cannot be decoded"),
@@ -246,6 +429,24 @@ def test_truncated_parquet_files_are_named(tmp_path: Path, write_parquet: Write)
         path.write_bytes(data)
         with pytest.raises(InvalidDatasetError, match=r"a\.parquet"):
             load_parquet([path], size=8)
+
+
+def test_damaged_parquet_files_never_raise_anything_else(
+    tmp_path: Path, write_parquet: Write, rng: np.random.Generator
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [0, 1], metadata=names_of(["cat", "dog"]))
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), 3):
+            data[place] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            load_parquet([path], size=8)
+        except InvalidDatasetError as error:
+            refused += str(tmp_path) in str(error)
+    assert refused > 100
 
 
 def test_labels_beyond_the_named_classes_are_refused(tmp_path: Path, write_parquet: Write) -> None:

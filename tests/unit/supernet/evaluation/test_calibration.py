@@ -19,12 +19,11 @@ from torch import Tensor
 from supernet.data.batches import Normalisation
 from supernet.errors import FingerprintMismatchError, InvalidBundleError, InvalidConfigError
 from supernet.evaluation.calibration import (
-    NOISE_IMAGES,
     Anchor,
     Calibration,
     load_calibration,
-    noise_batches,
     norm_layers,
+    pixel_batches,
     recalibrate_from_anchors,
     record_calibration,
     save_calibration,
@@ -37,12 +36,13 @@ from supernet.network.subnet import Subnet
 from supernet.spaces.arch import Arch
 from supernet.spaces.space import SearchSpace
 
-SEED = 11
+# Stand in for synthesised images; any will do where the correction is exact.
+SYNTHETIC = np.random.default_rng(11).integers(0, 256, (200, 12, 12, 3), dtype=np.uint8)
 Record = Callable[..., Calibration]
 
 
 def real_batches(resolution: int) -> list[Tensor]:
-    """Stand in for a data set: brighter and smoother than noise."""
+    """Stand in for a data set: brighter and smoother than random pixels."""
     generator = torch.Generator().manual_seed(resolution)
     images = torch.randn(90, 3, resolution, resolution, generator=generator)
     smooth = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1)
@@ -55,7 +55,8 @@ def record(supernet: Supernet, space: SearchSpace, normalisation: Normalisation)
 
     def record(archs: list[Arch] | None = None, real: Any = real_batches) -> Calibration:
         archs = archs or [space.largest(), space.smallest()]
-        return record_calibration(supernet, archs, real, normalisation=normalisation, noise_seed=SEED)
+        anchors = [(arch, measure_statistics(extract_subnet(supernet, arch), real(arch.resolution))) for arch in archs]
+        return record_calibration(supernet, anchors, SYNTHETIC, normalisation=normalisation)
 
     return record
 
@@ -91,13 +92,13 @@ def assert_close(found: Statistics, expected: Statistics, *, rtol: float) -> Non
 # ---------------------------------------------------------------------------- the correction
 
 
-def test_correction_is_the_identity_where_the_real_images_are_the_noise(
+def test_correction_is_the_identity_where_the_real_images_are_the_synthetic(
     record: Record, supernet: Supernet, space: SearchSpace, normalisation: Normalisation, rng: np.random.Generator
 ) -> None:
-    calibration = record(real=lambda resolution: noise_batches(normalisation, resolution, seed=SEED))
+    calibration = record(real=lambda resolution: pixel_batches(SYNTHETIC, normalisation, resolution))
     for arch in (space.largest(), space.smallest(), space.sample(rng), space.sample(rng)):
         subnet = extract_subnet(supernet, arch)
-        expected = measure_statistics(subnet, noise_batches(normalisation, arch.resolution, seed=SEED))
+        expected = measure_statistics(subnet, pixel_batches(SYNTHETIC, normalisation, arch.resolution))
         recalibrate_from_anchors(subnet, arch, calibration)
         # The square of a root is off by one bit.
         assert_close(written_statistics(subnet), expected, rtol=3e-7)
@@ -113,7 +114,7 @@ def test_a_subnet_that_is_the_only_anchor_gets_its_real_statistics(
     assert_close(written_statistics(subnet), expected, rtol=1e-5)
 
 
-def test_recalibration_comes_nearer_to_real_statistics_than_noise_alone(
+def test_recalibration_comes_nearer_to_real_statistics_than_the_images_alone(
     record: Record, supernet: Supernet, space: SearchSpace, normalisation: Normalisation
 ) -> None:
     archs = space.from_rows(space.sample_rows(np.random.default_rng(3), 6))
@@ -125,9 +126,9 @@ def test_recalibration_comes_nearer_to_real_statistics_than_noise_alone(
     for arch in archs[2:]:
         subnet = extract_subnet(supernet, arch)
         real = measure_statistics(subnet, real_batches(arch.resolution))
-        noise = measure_statistics(subnet, noise_batches(normalisation, arch.resolution, seed=SEED))
+        alone = measure_statistics(subnet, pixel_batches(SYNTHETIC, normalisation, arch.resolution))
         recalibrate_from_anchors(subnet, arch, calibration)
-        assert distance(written_statistics(subnet), real) < distance(noise, real) / 3
+        assert distance(written_statistics(subnet), real) < distance(alone, real) / 3
 
 
 @pytest.mark.parametrize(
@@ -146,10 +147,10 @@ def test_anchors_weigh_less_where_their_block_has_another_form_or_size(
     target = space.largest()
     anchors = []
     for arch, shift in ((target, 0.0), (replace(target, resolution=resolution, kernel_sizes=(kernel_size,) * 2), 1.0)):
-        noise = torch.stack([torch.zeros(channels_of(space, arch)), torch.ones(channels_of(space, arch))])
-        anchors.append(Anchor(arch, noise + torch.tensor([[shift], [0.0]]), noise))
+        plain = torch.stack([torch.zeros(channels_of(space, arch)), torch.ones(channels_of(space, arch))])
+        anchors.append(Anchor(arch, plain + torch.tensor([[shift], [0.0]]), plain))
     subnet = extract_subnet(supernet, target)
-    before = measure_statistics(subnet, noise_batches(normalisation, target.resolution, seed=SEED))
+    before = measure_statistics(subnet, pixel_batches(SYNTHETIC, normalisation, target.resolution))
     recalibrate_from_anchors(subnet, target, replace(calibration, anchors=tuple(anchors)))
     name = "blocks.1.layers.depthwise.norm"
     mean, variance = before[name]
@@ -164,11 +165,11 @@ def test_channels_only_wide_anchors_have_follow_these(
     target = space.largest()
     anchors = []
     for arch, shift in ((target, 0.0), (space.smallest(), 1.0)):
-        noise = torch.stack([torch.zeros(channels_of(space, arch)), torch.ones(channels_of(space, arch))])
-        anchors.append(Anchor(arch, noise + torch.tensor([[shift], [0.0]]), noise))
+        plain = torch.stack([torch.zeros(channels_of(space, arch)), torch.ones(channels_of(space, arch))])
+        anchors.append(Anchor(arch, plain + torch.tensor([[shift], [0.0]]), plain))
     subnet = extract_subnet(supernet, target)
     name = "blocks.1.layers.expand.norm"
-    mean, _ = measure_statistics(subnet, noise_batches(normalisation, target.resolution, seed=SEED))[name]
+    mean, _ = measure_statistics(subnet, pixel_batches(SYNTHETIC, normalisation, target.resolution))[name]
     recalibrate_from_anchors(subnet, target, replace(calibration, anchors=tuple(anchors)))
     moved = written_statistics(subnet)[name][0] - mean
     assert len(moved) == 16
@@ -222,50 +223,6 @@ def test_anchors_that_do_not_cover_a_channel_are_refused(
         recalibrate_from_anchors(subnet, space.largest(), without_largest)
 
 
-# ---------------------------------------------------------------------------- the noise
-
-
-def test_noise_is_the_same_for_the_same_seed_and_resolution_only(normalisation: Normalisation) -> None:
-    def noise(resolution: int, seed: int) -> Tensor:
-        return torch.cat(list(noise_batches(normalisation, resolution, seed=seed)))
-
-    assert torch.equal(noise(8, 1), noise(8, 1))
-    assert not torch.equal(noise(8, 1), noise(8, 2))
-    assert not torch.equal(noise(8, 1)[:, :, :4, :4], noise(12, 1)[:, :, :4, :4])
-
-
-def test_noise_stays_what_bundles_were_recorded_with(normalisation: Normalisation) -> None:
-    """Anchors in a bundle hold for these images alone: a change here spoils every bundle there is."""
-    first = next(iter(noise_batches(normalisation, 8, seed=1)))
-    pixels = np.rint(255 * (first[0, :, 0, :4].double().numpy() * [[0.2], [0.2], [0.25]] + [[0.5], [0.45], [0.4]]))
-    assert pixels.tolist() == GOLDEN
-
-
-GOLDEN = [[201, 28, 92, 175], [206, 197, 146, 106], [28, 92, 97, 146]]
-
-
-def test_noise_has_whole_8_bit_values_and_the_spread_of_the_data_set(normalisation: Normalisation) -> None:
-    batches = list(noise_batches(normalisation, 12, seed=4))
-    images = torch.cat(batches)
-    assert images.shape == (NOISE_IMAGES, 3, 12, 12)
-    assert images.dtype == torch.float32
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (normalisation.mean, normalisation.std))
-    values = 255 * (images * std + mean)
-    assert (values - values.round()).abs().max() < 1e-3
-    assert values.min() > -0.5
-    assert values.max() < 255.5
-    # 74,000 numbers per channel: a standard error of 0.004. Values cut off at 0 and 255 narrow the spread a little.
-    assert images.mean((0, 2, 3)).abs().max() < 0.03
-    assert (images.std((0, 2, 3)) - 1).abs().max() < 0.08
-
-
-def test_noise_of_different_pixels_channels_and_images_is_independent(normalisation: Normalisation) -> None:
-    images = torch.cat(list(noise_batches(normalisation, 12, seed=4))).double()
-    for other in (images.roll(1, 3), images.roll(1, 2), images.roll(1, 1), images.roll(1, 0)):
-        # 220,000 products: six standard errors.
-        assert abs(float((images * other).mean())) < 0.013
-
-
 # ---------------------------------------------------------------------------- files
 
 
@@ -280,11 +237,11 @@ def test_file_keeps_anchors_within_half_precision(path: Path, calibration: Calib
     loaded = load_calibration(path, space)
     assert loaded.space == space
     assert loaded.normalisation == calibration.normalisation
-    assert loaded.noise_seed == calibration.noise_seed
+    assert np.array_equal(loaded.images, SYNTHETIC)
     assert [anchor.arch for anchor in loaded.anchors] == [anchor.arch for anchor in calibration.anchors]
     for found, expected in zip(loaded.anchors, calibration.anchors, strict=True):
         torch.testing.assert_close(found.real, expected.real, rtol=2**-11, atol=1e-7)
-        torch.testing.assert_close(found.noise, expected.noise, rtol=2**-11, atol=1e-7)
+        torch.testing.assert_close(found.synthetic, expected.synthetic, rtol=2**-11, atol=1e-7)
         assert found.real.dtype == torch.float32
 
 
@@ -304,9 +261,10 @@ def test_layers_are_those_of_the_extracted_subnet(supernet: Supernet, space: Sea
         assert [name for name, *_ in norm_layers(space, arch)] == expected
 
 
-def test_file_takes_eight_bytes_for_each_channel_of_an_anchor(path: Path, space: SearchSpace) -> None:
+def test_file_takes_eight_bytes_for_each_channel_of_an_anchor_and_the_images(path: Path, space: SearchSpace) -> None:
     numbers = sum(channels_of(space, arch) for arch in (space.largest(), space.smallest()))
-    assert 8 * numbers < path.stat().st_size < 8 * numbers + 2048
+    size = 8 * numbers + SYNTHETIC.nbytes
+    assert size < path.stat().st_size < size + 2048
 
 
 def test_a_space_with_another_number_of_classes_is_refused(path: Path, space: SearchSpace) -> None:
@@ -342,8 +300,6 @@ def test_weights_are_no_calibration(tmp_path: Path, supernet: Supernet, space: S
         ("anchors", [{"resolution": 8}], "needs"),
         ("anchors", [{"resolution": 8, "colour": "red"}], "colour"),
         ("anchors", [7], "JSON object"),
-        ("noise_seed", "twelve", "twelve"),
-        ("noise_images", 256, "256 noise images"),
         ("mean", 0.5, "no calibration"),
         ("mean", ["red", "green", "blue"], "red"),
         ("std", None, "std"),
@@ -364,7 +320,7 @@ def test_metadata_that_does_not_fit_is_refused(
 @pytest.mark.parametrize("damage", ["absent", "short", "nan"])
 def test_statistics_that_do_not_fit_their_anchor_are_refused(path: Path, space: SearchSpace, damage: str) -> None:
     tensors, metadata = load_tensors(path, space)
-    name = "anchor1.noise"
+    name = "anchor1.synthetic"
     if damage == "absent":
         del tensors[name]
     elif damage == "short":
@@ -376,10 +332,25 @@ def test_statistics_that_do_not_fit_their_anchor_are_refused(path: Path, space: 
         load_calibration(path, space)
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(0, 12, 12, 3, dtype=torch.uint8),
+        torch.zeros(4, 8, 8, 3, dtype=torch.uint8),
+        torch.zeros(4, 12, 12, 3),
+        torch.zeros(12, 12, 3, dtype=torch.uint8),
+    ],
+)
+def test_images_of_another_shape_or_type_are_refused(path: Path, space: SearchSpace, images: Tensor) -> None:
+    tensors, metadata = load_tensors(path, space)
+    save_tensors(path, tensors | {"images": images}, space, **metadata)
+    with pytest.raises(InvalidBundleError, match=r"bytes of shape \(n, 12, 12, 3\)"):
+        load_calibration(path, space)
+
+
 def test_file_says_what_it_was_made_with(path: Path, space: SearchSpace) -> None:
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["tailor"])
     assert header["space_fingerprint"] == space.fingerprint
     metadata = header["metadata"]
-    assert metadata["noise_seed"] == SEED
     assert [Arch.from_dict(arch) for arch in metadata["anchors"]] == [space.largest(), space.smallest()]

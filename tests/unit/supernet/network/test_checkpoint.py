@@ -103,6 +103,20 @@ def test_broken_and_foreign_files_are_refused(
         load_tensors(path, tiny_space)
 
 
+@pytest.mark.parametrize("fingerprint", [None, 7, True, [], {}, 1.5, ""])
+def test_a_fingerprint_that_is_no_text_is_another_one(path: Path, tiny_space: SearchSpace, fingerprint: Any) -> None:
+    header = {"format": FORMAT, "space": 3, "space_fingerprint": fingerprint, "metadata": {}}
+    save_file({"a": torch.zeros(1)}, path, metadata={"tailor": json.dumps(header)})
+    with pytest.raises(FingerprintMismatchError, match="was made for the space"):
+        load_tensors(path, tiny_space)
+
+
+def test_a_header_nested_too_deep_is_refused(path: Path, tiny_space: SearchSpace) -> None:
+    save_file({"a": torch.zeros(1)}, path, metadata={"tailor": "[" * 100_000})
+    with pytest.raises(InvalidBundleError, match="cannot be read"):
+        load_tensors(path, tiny_space)
+
+
 @pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": [1]}])
 def test_files_without_readable_metadata_are_refused(
     path: Path, tiny_space: SearchSpace, metadata: dict[str, Any]
@@ -126,6 +140,8 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(tmp_path: Pat
         {name: tensor for name, tensor in state.items() if name != first},
         state | {"extra": torch.zeros(1)},
         state | {first: torch.zeros(1)},
+        state | {first: state[first].to(torch.int32)},
+        state | {first: state[first].to(torch.complex64)},
     ):
         save_tensors(tmp_path / "w", wrong, tiny_supernet.space)
         supernet = another(tiny_supernet.space)
@@ -133,3 +149,18 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(tmp_path: Pat
         with pytest.raises(InvalidBundleError, match="does not fit 'tiny': 1 tensors, first"):
             load_weights(supernet, tmp_path / "w")
         assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_no_finite_numbers_are_refused_and_nothing_is_loaded(
+    tmp_path: Path, tiny_supernet: Supernet, value: float
+) -> None:
+    state = {name: tensor.double() for name, tensor in tiny_supernet.state_dict().items()}
+    first = next(iter(state))
+    state[first].view(-1)[0] = value
+    save_tensors(tmp_path / "w", state, tiny_supernet.space)
+    supernet = another(tiny_supernet.space)
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    with pytest.raises(InvalidBundleError, match=f"NaN or infinite weights in 1 tensors, first {first}"):
+        load_weights(supernet, tmp_path / "w")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())

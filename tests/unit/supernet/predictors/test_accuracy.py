@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from supernet.errors import FingerprintMismatchError, InvalidArchError, InvalidBundleError, InvalidConfigError
-from supernet.predictors.accuracy import AccuracyPredictor, load_predictor
+from supernet.predictors.accuracy import AccuracyPredictor, load_predictor, space_name_of
 from supernet.predictors.evaluate import evaluate_predictor
 from supernet.spaces.arch import Arch
 from supernet.spaces.costs import Values
@@ -158,6 +160,13 @@ def test_a_saved_predictor_predicts_the_same(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["again.safetensors", "predictor.safetensors"]
 
 
+def test_a_place_no_file_can_be_written_to_is_refused(predictor: AccuracyPredictor, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent" / "p", Path(), Path("..")):
+        with pytest.raises(InvalidConfigError, match="cannot be written: name a file in a folder that exists"):
+            predictor.save(path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_space_is_refused(predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path) -> None:
     path = tmp_path / "predictor.safetensors"
     predictor.save(path)
@@ -196,6 +205,13 @@ def test_absent_and_foreign_files_are_refused(space: SearchSpace, tmp_path: Path
         {"rows": np.full((150, 46), 99, np.int16)},
         {"rows": np.zeros((0, 46), np.int16)},
         {"unknown": np.zeros(2)},
+        {"rows": np.zeros((150, 46), np.float64)},
+        {"residuals": np.full(150, -1.0)},
+        {"residuals": np.arange(150.0)[::-1].copy()},
+        {"weights": np.full(150, 1e300)},
+        {"scale": np.array([-2.0, 0.0])},
+        {"trend_scale": np.array([16.0, -1.0])},
+        {"trend_scale": np.array([1e300, 1.0])},
     ],
 )
 def test_damaged_arrays_are_refused(
@@ -218,6 +234,8 @@ def test_damaged_arrays_are_refused(
         ({"quality": 3}, "damaged"),
         ({"hyper": {"amplitude": "much"}}, "damaged"),
         ({"hyper": []}, "damaged"),
+        *(({"space_fingerprint": value}, "was fitted for the space") for value in (None, 7, True, [], {}, 1.5)),
+        *(({"format": value}, "no Tailor predictor") for value in (None, [], {"a": 1}, 10**400)),
     ],
 )
 def test_damaged_metadata_are_refused(
@@ -230,7 +248,75 @@ def test_damaged_metadata_are_refused(
         load_predictor(path, space)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+@pytest.mark.parametrize("value", [None, True, "1.0", "", [], math.nan, math.inf, -1, 0, 1e-300, 10**400])
+@pytest.mark.parametrize("name", ["amplitude", "length", "resolution_length", "slope", "noise"])
+def test_hyper_parameters_no_fit_gives_are_refused(
+    value: object, name: str, predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidBundleError, match=f"'{name}' must be a number from"):
+        load_predictor(_rewritten(predictor, tmp_path, section="hyper", name=name, value=value), space)
+
+
+@pytest.mark.parametrize("value", [True, "300", [], math.nan, math.inf])
+@pytest.mark.parametrize("name", ["n_archs", "rmse_pp", "kendall_tau", "bias_pp", "coverage_90", "width_90_pp"])
+def test_a_quality_that_is_no_number_is_refused(
+    value: object, name: str, predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidBundleError, match=f"'{name}' must be a "):
+        load_predictor(_rewritten(predictor, tmp_path, section="quality", name=name, value=value), space)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "500", False, [1]])
+def test_a_number_of_images_nobody_can_have_is_refused(
+    value: object, predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidBundleError, match="'n_images' must be a whole number from 1, got"):
+        load_predictor(_rewritten(predictor, tmp_path, section="quality", name="n_images", value=value), space)
+
+
+def test_a_missing_hyper_parameter_has_no_default(
+    predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path
+) -> None:
+    path = _rewritten(predictor, tmp_path, section="hyper", name=None, value=None)
+    with pytest.raises(InvalidBundleError, match="damaged: 'amplitude'"):
+        load_predictor(path, space)
+
+
+def test_half_precision_numpy_does_not_know_is_refused(
+    predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path
+) -> None:
+    path = tmp_path / "predictor.safetensors"
+    predictor.save(path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(b'"dtype":"I16"', b'"dtype":"BF16"')
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    # Some libraries teach numpy this type, and the tests before may have loaded one.
+    with pytest.raises(InvalidBundleError, match=r"cannot be read as safetensors|whole numbers"):
+        load_predictor(path, space)
+
+
+@pytest.mark.parametrize("header", [{}, {"space": None}, {"space": 3}, {"space": ["a"]}, [], 3, None])
+def test_a_file_that_names_no_space_is_refused(header: object, tmp_path: Path) -> None:
+    path = tmp_path / "predictor.safetensors"
+    save_file({"a": np.zeros(1)}, path, metadata={"tailor": json.dumps(header)})
+    with pytest.raises(InvalidBundleError, match=r"predictor\.safetensors' is "):
+        space_name_of(path)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(InvalidBundleError, match="no Tailor predictor"):
+        space_name_of(path)
+
+
+def _rewritten(predictor: AccuracyPredictor, folder: Path, *, section: str, name: str | None, value: object) -> Path:
+    """The predictor's file with one value of its metadata replaced; all of the section's dropped for no name."""
+    content: Any = _content(predictor, folder)
+    content[section] = {} if name is None else content[section] | {name: value}
+    path = folder / "whole.safetensors"
+    save_file(load_file(path), path, metadata={"tailor": json.dumps(content)})
+    return path
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "[" * 100_000])
 def test_metadata_that_are_no_object_are_refused(
     text: str, predictor: AccuracyPredictor, space: SearchSpace, tmp_path: Path
 ) -> None:

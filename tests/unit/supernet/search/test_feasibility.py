@@ -53,6 +53,13 @@ def test_an_impossible_budget_names_what_is_needed(rng: np.random.Generator) -> 
     assert caught.value.arch == arch
 
 
+@pytest.mark.parametrize("budget", [1e-300, 5e-324])
+def test_a_budget_next_to_nothing_is_impossible_and_shown_as_it_is(budget: float, rng: np.random.Generator) -> None:
+    problem = SearchProblem(SPACE, nothing, (Constraint("macs", MACS, budget),))
+    with pytest.raises(InfeasibleBudgetError, match=f"^Macs budget {budget} cannot be met"):
+        find_anchor(problem, rng)
+
+
 def test_the_budget_broken_most_is_the_binding_one(rng: np.random.Generator) -> None:
     params = params_cost(SPACE)
     limits = (

@@ -74,6 +74,17 @@ def test_text_that_is_no_arch_is_refused(text: str) -> None:
         Arch.from_json(text)
 
 
+def test_a_key_that_occurs_twice_is_refused_instead_of_the_last_one_read() -> None:
+    with pytest.raises(InvalidArchError, match="occurs twice"):
+        Arch.from_json('{"resolution":32,"resolution":24}')
+
+
+@pytest.mark.parametrize("choice", [None, 3, "r", [], [["r", 160]], {1: 2}])
+def test_what_is_no_ofa_dictionary_is_refused(ofa: SearchSpace, choice: Any) -> None:
+    with pytest.raises(InvalidArchError, match=r"OFA dictionary"):
+        Arch.from_ofa(choice, ofa)
+
+
 def test_ofa_dictionary_becomes_the_canonical_arch(ofa: SearchSpace) -> None:
     arch = Arch.from_ofa(ofa_choice(), ofa)
     assert arch.depths == (2, 3, 4, 2, 3)

@@ -299,6 +299,12 @@ def test_another_number_of_classes_is_another_space_with_the_same_archs(cifar: S
         ({"norm_eps": "1e-5"}, "'norm_eps'"),
         ({"name": ""}, "name"),
         ({"name": 3}, "name"),
+        ({"name": "a\nb"}, "printable"),
+        ({"name": "\ud800"}, "printable"),
+        ({"name": "x" * 10**6}, "1 to 200 printable characters, got 'x{12}"),
+        ({"in_chs": 10**9}, "'in_chs' of a space must be a whole number from 1 to 131072"),
+        ({"divisor": 10**400}, "'divisor'"),
+        ({"norm_eps": 10**400}, "'norm_eps'"),
         ({"stages": (Stage(BlockKind.CONV, widths=(8, 16)),)}, "classifier"),
         ({"stages": (Stage(BlockKind.POOL),)}, "classifier"),
     ],
@@ -331,6 +337,21 @@ def test_malformed_files_of_a_space_are_refused(
 def test_values_that_are_no_space_are_refused(data: Any) -> None:
     with pytest.raises(InvalidSpaceError):
         SearchSpace.from_dict(data)
+
+
+def test_a_space_that_no_memory_holds_is_refused_before_it_is_built() -> None:
+    wide = Stage(BlockKind.CONV, widths=tuple(range(1, 4001)), kernel_sizes=(3,))
+    with pytest.raises(InvalidSpaceError, match="offers 16008000 blocks over all positions, the most is 10000000"):
+        SearchSpace("wide", (wide, wide, Stage(BlockKind.LINEAR, widths=(4,))), (8,))
+
+
+def test_blocks_are_counted_as_they_are_listed(space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = sum(len(list(space.blocks_at(index))) for index in range(len(space.positions)))
+    monkeypatch.setattr("supernet.spaces.space.MAX_BLOCKS", listed)
+    replace(space)
+    monkeypatch.setattr("supernet.spaces.space.MAX_BLOCKS", listed - 1)
+    with pytest.raises(InvalidSpaceError, match=f"offers {listed} blocks"):
+        replace(space)
 
 
 def test_activation_is_part_of_the_fingerprint(tiny_inverted: SearchSpace) -> None:

@@ -40,6 +40,9 @@ from supernet.spaces.stage import Stage
         ({"kernel_sizes": (65,)}, "'kernel_sizes' of a stage may be at most 63"),
         ({"expand_ratios": (10**400,)}, "'expand_ratios' of a stage may be at most 64"),
         ({"bias": 1}, "'bias'"),
+        ({"depths": 5}, "'depths' of a stage must be a list, got 5"),
+        ({"widths": None}, "'widths' of a stage must be a list, got None"),
+        ({"widths": tuple(range(1, 5000))}, "'widths' of a stage may list 4096 choices, got 4999"),
     ],
 )
 def test_stages_that_no_network_can_be_built_from_are_refused(values: dict[str, Any], message: str) -> None:
