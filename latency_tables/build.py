@@ -79,7 +79,7 @@ def measure_table(
     if blocks is None and 0 < plan.networks < MIN_NETWORKS:
         raise InvalidSettingError(f"A calibration needs {MIN_NETWORKS} networks or none, the plan has {plan.networks}.")
     chains = choose_chains(space, wanted, coverage=plan.coverage, rng=rng)
-    networks = [space.sample(rng) for _ in range(plan.networks if blocks is None else 0)]
+    networks = choose_networks(space, plan.networks if blocks is None else 0, rng=rng)
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=rng, report=report)
     bench.run(chains=chains, networks=networks)
     pace = bench.pace
@@ -271,6 +271,23 @@ def choose_chains(
         needed[held] = np.maximum(needed[held] - 1, 0)
         chains += space.from_rows(rows[best : best + 1])
     return chains
+
+
+def choose_networks(space: SearchSpace, count: int, *, rng: np.random.Generator) -> list[Arch]:
+    """Choose whole networks for a calibration: every second one uniformly drawn, the others all of a piece.
+
+    Uniform draws are all of medium size. Searches return deep or shallow networks, with the largest kernels or the
+    smallest: there each dimension takes one level, which three slots of four follow.
+    """
+    rows = space.sample_rows(rng, count)
+    dimensions = sorted({slot.dimension for slot in space.slots})
+    for row in rows[1::2]:
+        level = dict(zip(dimensions, rng.random(len(dimensions)), strict=True))
+        follows = rng.random(len(space.slots)) < 0.75
+        for index, slot in enumerate(space.slots):
+            if follows[index]:
+                row[index] = int(level[slot.dimension] * len(slot.choices))
+    return space.from_rows(space.canonicalize_rows(rows))
 
 
 @dataclass

@@ -33,7 +33,8 @@ class Calibration:
     Without residuals the ratio of measured to estimated latency is taken as log-normal, 0.8 to 1.25 at level 0.9.
 
     Attributes:
-        call_ms: What one call costs besides its blocks.
+        call_ms: What one call costs besides its blocks. Below 0 where `per_block_ms` says too much of the blocks that
+            every network has, such as stem and head.
         per_block_ms: What each block costs besides its row.
         slope: Whole networks over sums of rows.
         residuals: Measured over estimated latency of networks the fit had not seen, ascending.
@@ -48,8 +49,9 @@ class Calibration:
         """Refuse values no fit can give; sort the residuals."""
         for name in _NAMES:
             value = getattr(self, name)
-            if not _is_number(value) or value < 0:
-                raise TableFormatError(f"'{name}' of a calibration must be a finite number from 0, got {value!r}.")
+            if not _is_number(value) or (value < 0 and name != "call_ms"):
+                least = "" if name == "call_ms" else " from 0"
+                raise TableFormatError(f"'{name}' of a calibration must be a finite number{least}, got {value!r}.")
         if self.slope == 0 and self.per_block_ms == 0:
             raise TableFormatError("A calibration whose 'slope' and 'per_block_ms' are 0 tells no networks apart.")
         if not isinstance(self.residuals, list | tuple) or not all(_is_number(r) and r > 0 for r in self.residuals):
@@ -102,13 +104,18 @@ class Calibration:
         return cls(**data)
 
 
-def fit_calibration(sums_ms: Sequence[float], block_counts: Sequence[int], measured_ms: Sequence[float]) -> Calibration:
-    """Fit how whole networks follow from sums of rows, with non-negative coefficients and relative errors.
+def fit_calibration(
+    sums_ms: Sequence[float], block_counts: Sequence[int], measured_ms: Sequence[float], *, fewest_blocks: int
+) -> Calibration:
+    """Fit how whole networks follow from sums of rows, by relative errors.
+
+    The slope, the cost of a block and what the network with the fewest blocks costs besides its rows are not negative.
 
     Args:
         sums_ms: Sum of the rows of each network, positive.
         block_counts: Number of blocks of each.
         measured_ms: Latency of each whole network, positive.
+        fewest_blocks: That any network to be estimated has.
 
     Returns:
         Coefficients from all networks; each residual comes from a fit without its own network.
@@ -125,12 +132,13 @@ def fit_calibration(sums_ms: Sequence[float], block_counts: Sequence[int], measu
     for name, values in (("sums", sums), ("block counts", counts), ("latencies", measured)):
         if not (np.isfinite(values).all() and (values > 0).all()):
             raise InvalidSettingError(f"The {name} of a calibration must be positive and finite, got {values}.")
-    features = np.stack([np.ones_like(sums), counts, sums], 1)
-    call_ms, per_block_ms, slope = _fit(features, measured)
+    features = np.stack([np.ones_like(sums), counts - fewest_blocks, sums], 1)
+    least_ms, per_block_ms, slope = _fit(features, measured)
     residuals = []
     for left_out in range(len(measured)):
         kept = np.arange(len(measured)) != left_out
         residuals.append(measured[left_out] / (features[left_out] @ _fit(features[kept], measured[kept])))
+    call_ms = least_ms - per_block_ms * fewest_blocks
     return Calibration(float(call_ms), float(per_block_ms), float(slope), tuple(float(ratio) for ratio in residuals))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latency_tables.calibration import Calibration, fit_calibration
-from latency_tables.errors import DeviceMismatchError, InvalidSettingError, MissingEntryError
+from latency_tables.errors import DeviceMismatchError, InvalidSettingError, MissingEntryError, TableFormatError
 from supernet.spaces.costs import AdditiveCost, blocks_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class LatencyEstimator:
     Raises:
         DeviceMismatchError: The table belongs to another space.
         MissingEntryError: No resolution is complete; carries the missing blocks of the most complete one.
+        TableFormatError: The calibration would make small archs cost less than nothing.
     """
 
     def __init__(self, table: LatencyTable, space: SearchSpace) -> None:
@@ -70,6 +71,13 @@ class LatencyEstimator:
         if not self.resolutions:
             nearest = min(self.missing, key=lambda resolution: len(self.missing[resolution]))
             raise self._missing_entry(nearest)
+        fewest = _fewest_blocks(space)
+        if self.calibration.call_ms + self.calibration.per_block_ms * fewest < 0:
+            raise TableFormatError(
+                f"The calibration of '{table.device.device_id}' takes {-self.calibration.call_ms:g} ms off every call, "
+                f"more than the {fewest} blocks of the smallest arch add at {self.calibration.per_block_ms:g} ms each. "
+                "Measure whole networks again, small ones among them."
+            )
         at = {
             size: {spec: self._block_ms(stats) for spec, stats in rows.items()} for size, rows in table.rows_at.items()
         }
@@ -163,4 +171,10 @@ def recalibrate_table(
     plain = LatencyEstimator(table.with_calibration(None), space)
     sums = [estimate.estimated_ms for estimate in plain.estimate(archs)]
     counts = [len(blocks_of(space, arch)) for arch in archs]
-    return table.with_calibration(fit_calibration(sums, counts, measured_ms), calibration_networks=len(archs))
+    return table.with_calibration(
+        fit_calibration(sums, counts, measured_ms, fewest_blocks=_fewest_blocks(space)), calibration_networks=len(archs)
+    )
+
+
+def _fewest_blocks(space: SearchSpace) -> int:
+    return len(blocks_of(space, space.smallest()))

@@ -358,8 +358,8 @@ def _read_row(row: Any) -> tuple[int | None, BlockSpec, LatencyStats, float | No
 def _check_calibration(calibration: Calibration) -> None:
     largest = {"call_ms": MAX_LATENCY_MS, "per_block_ms": MAX_LATENCY_MS, "slope": MAX_SLOPE}
     for name, most in largest.items():
-        if (value := getattr(calibration, name)) > most:
-            raise TableFormatError(f"'{name}' of a calibration must be at most {most:g}, got {shown(value)}.")
+        if abs(value := getattr(calibration, name)) > most:
+            raise TableFormatError(f"'{name}' of a calibration must be at most {most:g} in size, got {shown(value)}.")
     for ratio in calibration.residuals:
         if not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
             raise TableFormatError(

@@ -19,26 +19,32 @@ def networks(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_fit_recovers_exact_coefficients(rng: np.random.Generator) -> None:
     sums, counts = networks(rng, 20)
-    fitted = fit_calibration(sums, counts, 0.05 + 0.01 * counts + 1.2 * sums)
+    fitted = fit_calibration(sums, counts, 0.05 + 0.01 * counts + 1.2 * sums, fewest_blocks=8)
     assert (fitted.call_ms, fitted.per_block_ms, fitted.slope) == pytest.approx((0.05, 0.01, 1.2), rel=1e-6)
     assert fitted.residuals == pytest.approx([1] * 20)
 
 
-def test_fit_never_has_negative_terms(rng: np.random.Generator) -> None:
+def test_what_blocks_of_every_network_cost_too_much_is_taken_off_the_call(rng: np.random.Generator) -> None:
     sums, counts = networks(rng, 20)
-    fitted = fit_calibration(sums, counts, 2 * sums - 0.1 + 0.0 * counts + 0.2)
-    assert fitted.call_ms >= 0
-    assert fitted.per_block_ms >= 0
-    squeezed = fit_calibration(sums, counts, 2 * sums - 0.1)
+    fitted = fit_calibration(sums, counts, 0.01 * (counts - 8) + 0.9 * sums, fewest_blocks=8)
+    assert (fitted.call_ms, fitted.per_block_ms, fitted.slope) == pytest.approx((-0.08, 0.01, 0.9), rel=1e-6)
+
+
+def test_no_block_and_no_network_costs_less_than_its_rows(rng: np.random.Generator) -> None:
+    sums, counts = networks(rng, 20)
+    squeezed = fit_calibration(sums, counts, 2 * sums - 0.1, fewest_blocks=8)
     assert squeezed.call_ms == squeezed.per_block_ms == 0
     assert squeezed.slope == pytest.approx(1.9, abs=0.1)
+    cheaper_blocks = fit_calibration(sums, counts, 3 * sums + 1.0 - 0.02 * counts, fewest_blocks=8)
+    assert cheaper_blocks.per_block_ms == 0
+    assert cheaper_blocks.call_ms >= 0
 
 
 def test_residuals_are_of_networks_held_out(rng: np.random.Generator) -> None:
     sums, counts = networks(rng, 12)
     measured = 1.1 * sums
     measured[0] *= 3  # a network like no other
-    fitted = fit_calibration(sums, counts, measured)
+    fitted = fit_calibration(sums, counts, measured, fewest_blocks=8)
     assert fitted.residuals[-1] > 2.5  # in-sample it would have pulled the fit towards itself
 
 
@@ -46,7 +52,7 @@ def test_fit_weighs_relative_errors(rng: np.random.Generator) -> None:
     sums = np.geomspace(0.01, 100, 12)
     measured = sums.copy()
     measured[-1] *= 1.5  # absolute least squares would follow the largest network
-    assert fit_calibration(sums, np.full(12, 10), measured).slope == pytest.approx(1.0, abs=0.05)
+    assert fit_calibration(sums, np.full(12, 10), measured, fewest_blocks=8).slope == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_fit_refuses_too_few_uneven_or_impossible_networks(
     sums: list[float], counts: list[int], measured: list[float]
 ) -> None:
     with pytest.raises(InvalidSettingError):
-        fit_calibration(sums, counts, measured)
+        fit_calibration(sums, counts, measured, fewest_blocks=8)
 
 
 def test_without_residuals_the_band_is_the_documented_one() -> None:

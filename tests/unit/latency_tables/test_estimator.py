@@ -7,7 +7,13 @@ import pytest
 
 from latency_tables.agreement import check_agreement, spearman
 from latency_tables.calibration import Calibration
-from latency_tables.errors import DeviceMismatchError, InvalidSettingError, LatencyError, MissingEntryError
+from latency_tables.errors import (
+    DeviceMismatchError,
+    InvalidSettingError,
+    LatencyError,
+    MissingEntryError,
+    TableFormatError,
+)
 from latency_tables.estimator import LatencyEstimator, recalibrate_table
 from latency_tables.table import LatencyStats, LatencyTable
 from supernet.spaces.arch import Arch
@@ -48,6 +54,17 @@ def test_calibration_adds_call_and_blocks_and_scales_rows(
     (estimate,) = estimator.estimate(archs[:1], level=0.5)
     assert estimate.low_ms == pytest.approx(expected[0] * estimator.ratio_at(0.25))
     assert estimate.high_ms == pytest.approx(expected[0] * estimator.ratio_at(0.75))
+
+
+def test_a_calibration_that_gives_latencies_for_nothing_is_refused(
+    table: LatencyTable, small_space: SearchSpace
+) -> None:
+    fewest = len(blocks_of(small_space, small_space.smallest()))
+    just = table.with_calibration(Calibration(-0.01 * fewest, 0.01, 1.0))
+    (least,) = LatencyEstimator(just, small_space).estimate([small_space.smallest()])
+    assert least.estimated_ms == pytest.approx(sums(table, small_space, [small_space.smallest()])[0])
+    with pytest.raises(TableFormatError, match=r"takes 5 ms off every call, more than the \d+ blocks"):
+        LatencyEstimator(table.with_calibration(Calibration(-5.0, 0.01, 1.0)), small_space)
 
 
 def test_a_confidence_is_a_smaller_budget(table: LatencyTable, small_space: SearchSpace, archs: list[Arch]) -> None:

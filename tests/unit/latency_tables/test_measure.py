@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import perf_counter, sleep
@@ -13,14 +14,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from latency_tables.build import choose_chains, measure_model, measure_networks, measure_table
+from latency_tables.build import choose_chains, choose_networks, measure_model, measure_networks, measure_table
 from latency_tables.check import check_table
 from latency_tables.errors import InvalidSettingError, MeasurementError, UnstableMeasurementError
 from latency_tables.graphs import build_graph, empty_graph
 from latency_tables.measure import FULL_PLAN, QUICK_PLAN, MeasurePlan, Sessions, time_burst
 from latency_tables.process import MeasureProcess
+from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import BlockKind, BlockSpec
-from supernet.spaces.costs import blocks_of
+from supernet.spaces.costs import blocks_of, macs
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
 
@@ -106,6 +108,25 @@ def test_chains_cover_every_block_often_enough(coverage: int) -> None:
     assert min(sum(spec in walk for walk in walks) for spec in blocks) >= coverage
     assert len(chains) < 40 * coverage  # each holds about 16 of 255
     assert chains == choose_chains(space, blocks, coverage=coverage, rng=np.random.default_rng(1))
+
+
+def test_networks_of_a_calibration_reach_further_than_uniform_draws(rng: np.random.Generator) -> None:
+    """In MACs and in the share of the largest kernels: answers of searches lie there."""
+    space = load_space("cifar_mbv3")
+    chosen, uniform = choose_networks(space, 60, rng=rng), space.from_rows(space.sample_rows(rng, 60))
+    assert len(chosen) == 60
+    assert all(space.canonicalize(arch) == arch for arch in chosen)
+
+    def largest_kernels(arch: Arch) -> float:
+        sizes = [size for size in arch.kernel_sizes if size]
+        return sizes.count(7) / len(sizes)
+
+    for measure in (partial(macs, space), largest_kernels):
+        (low, high), (inner_low, inner_high) = (
+            np.quantile([measure(arch) for arch in archs], [0.05, 0.95]) for archs in (chosen, uniform)
+        )
+        assert low <= inner_low
+        assert high > inner_high
 
 
 def test_a_foreign_block_cannot_be_covered(small_space: SearchSpace, rng: np.random.Generator) -> None:
