@@ -274,10 +274,11 @@ def choose_chains(
 
 
 def choose_networks(space: SearchSpace, count: int, *, rng: np.random.Generator) -> list[Arch]:
-    """Choose whole networks for a calibration: every second one uniformly drawn, the others all of a piece.
+    """Choose whole networks for a calibration: the ends of the space, uniform draws, and networks all of a piece.
 
     Uniform draws are all of medium size. Searches return deep or shallow networks, with the largest kernels or the
-    smallest: there each dimension takes one level, which three slots of four follow.
+    smallest: in every second network each dimension takes one level, which three slots of four follow. The smallest
+    and the largest arch at each resolution are among them where there is room.
     """
     rows = space.sample_rows(rng, count)
     dimensions = sorted({slot.dimension for slot in space.slots})
@@ -287,6 +288,10 @@ def choose_networks(space: SearchSpace, count: int, *, rng: np.random.Generator)
         for index, slot in enumerate(space.slots):
             if follows[index]:
                 row[index] = int(level[slot.dimension] * len(slot.choices))
+    ends = np.repeat(space.to_rows([space.smallest(), space.largest()]), len(space.resolutions), axis=0)
+    if 2 * len(ends) <= count:
+        rows[: len(ends)] = ends
+        rows[: len(ends), 0] = np.tile(np.arange(len(space.resolutions)), 2)
     return space.from_rows(space.canonicalize_rows(rows))
 
 

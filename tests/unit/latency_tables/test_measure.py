@@ -116,6 +116,8 @@ def test_networks_of_a_calibration_reach_further_than_uniform_draws(rng: np.rand
     chosen, uniform = choose_networks(space, 60, rng=rng), space.from_rows(space.sample_rows(rng, 60))
     assert len(chosen) == 60
     assert all(space.canonicalize(arch) == arch for arch in chosen)
+    ends = {replace(end, resolution=size) for end in (space.smallest(), space.largest()) for size in space.resolutions}
+    assert ends <= set(chosen)
 
     def largest_kernels(arch: Arch) -> float:
         sizes = [size for size in arch.kernel_sizes if size]
