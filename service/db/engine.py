@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ DatabaseError = SQLAlchemyError
 READ_ONLY = "tailor_read_only"
 """Execution option of connections that only read."""
 _BUSY_TIMEOUT_MS = 10_000
+_WAL_RETRY_S = 0.02
 _URL_HELP = (
     "Allowed are sqlite:////folder/file.sqlite and postgresql+psycopg://user:password@host/database; "
     "unset it for a file in the data folder."
@@ -87,13 +90,28 @@ def session_scope(factory: sessionmaker[Session], *, write: bool = True) -> Iter
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # The driver's own transaction handling begins too late and never IMMEDIATE; `_begin_sqlite` does it instead.
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}").close()
+        _switch_to_wal(connection)
+        for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+    except sqlite3.Error:
+        connection.close()  # the pool forgets a connection that could not be prepared
+        raise
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Wait for others here: SQLite's own busy timeout does not hold for the first switch of a new file."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_RETRY_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

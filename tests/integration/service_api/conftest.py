@@ -115,8 +115,10 @@ def settings(tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings, shipped: None) -> FastAPI:
-    return create_app(settings)
+def app(settings: Settings, shipped: None) -> Iterator[FastAPI]:
+    app = create_app(settings)
+    yield app
+    app.state.services.engine.dispose()  # of tests that never start it
 
 
 @pytest.fixture

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy import table as sa_table
 
 from service.db.engine import session_scope
-from service.jobs.queue import APPLICATION_VERSION
+from service.jobs.queue import APPLICATION_VERSION, add_subsec
 from service.jobs.states import JobKind, JobState
 
 
@@ -81,3 +84,13 @@ def test_importing_the_queue_imports_no_torch():
         "sys.exit(any(name in sys.modules for name in ('torch', 'onnx', 'onnxruntime')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_old_sqlite_is_taught_the_time_the_queue_asks_for():
+    with closing(sqlite3.connect(":memory:")) as connection:
+        add_subsec(connection)
+        # As the queue library declares it from Python 3.12 on; SQLite before 3.42 takes NULL for it.
+        connection.execute("CREATE TABLE t (n, at INTEGER NOT NULL DEFAULT (unixepoch('subsec') * 1000))")
+        connection.execute("INSERT INTO t (n) VALUES (1)")
+        (at,) = connection.execute("SELECT at FROM t").fetchone()
+    assert abs(at / 1000 - time.time()) < 60

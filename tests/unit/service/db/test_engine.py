@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,3 +139,14 @@ def test_a_database_the_service_cannot_use_is_refused_without_its_password(setti
     ) as caught:
         build_engine(settings.model_copy(update={"database_url": url}))
     assert "secret" not in str(caught.value)
+
+
+def test_a_new_database_that_is_locked_is_waited_for(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    with closing(sqlite3.connect(settings.data_dir / "tailor.sqlite", check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.rollback).start()
+        engine = build_engine(settings)
+        with engine.connect() as connection:
+            assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+        engine.dispose()
