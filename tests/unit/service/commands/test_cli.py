@@ -118,7 +118,11 @@ def test_a_missing_package_names_the_extra_to_install(
     (tmp_path / "arch.json").write_text(json.dumps({"arch": load_space("cifar_mbv3").smallest().to_dict()}))
     code = f"import sys; sys.modules['{package}'] = None; from service.cli import main; main()"
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    # Variables of the tests look like settings, which the command would warn about.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILOR_")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == (
         f"Error: This command needs the package '{package}', which is not installed. "
