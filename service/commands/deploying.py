@@ -32,8 +32,8 @@ def export(
     from supernet.spaces.arch import Arch
 
     try:
-        document = json.loads(arch.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
+        document = json.loads(arch.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise InvalidArchError(f"'{arch}' is no JSON: {error}.") from error
     chosen = Arch.from_dict(document["arch"] if isinstance(document, dict) and "arch" in document else document)
     manifest = build_deployment(

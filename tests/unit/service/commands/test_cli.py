@@ -87,6 +87,16 @@ def test_missing_file_is_named_without_traceback(arguments: list[str], part: str
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\ufeff{}", '{"arch": 3}'])
+def test_an_arch_file_that_holds_none_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "arch.json").write_text(text, encoding="utf-8")
+    done = run("export", "--supernet", "cifar_mbv3", "--arch", "arch.json", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom service.cli import app\n"
