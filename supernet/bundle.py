@@ -17,6 +17,7 @@ from typing import Any
 
 from supernet.errors import InvalidBundleError, InvalidSpaceError, MissingPartError
 from supernet.spaces.space import SearchSpace
+from supernet.strict_json import unique_keys
 
 FORMAT = "tailor-supernet/1"
 MANIFEST = "manifest.json"
@@ -178,7 +179,7 @@ def open_bundle(path: Path | str) -> Bundle:
         shipped = ", ".join(shipped_bundles()) or "none"
         raise InvalidBundleError(f"'{path}' is no bundle folder and no shipped supernet ({shipped}).") from error
     try:
-        data = json.loads(content, object_pairs_hook=_unique)
+        data = json.loads(content, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise InvalidBundleError(f"'{folder / MANIFEST}' is no JSON: {error}.") from error
     manifest = BundleManifest.from_dict(data)
@@ -275,10 +276,3 @@ def _check_part(part: str, entry: Any) -> None:
             raise _malformed(f"'parts.{part}.{key}' must be {_WORDS[kind]}, got {reprlib.repr(entry[key])}")
     if not _SHA256.fullmatch(entry["sha256"]):
         raise _malformed(f"'parts.{part}.sha256' must be 64 hex digits, got {reprlib.repr(entry['sha256'])}")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError(f"a key occurs twice among {reprlib.repr([key for key, _ in pairs])}")
-    return data

@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import InvalidArchError
+from supernet.strict_json import unique_keys
 
 if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
@@ -78,7 +79,7 @@ class Arch:
     def from_json(cls, text: str) -> Arch:
         """Read what `to_json` wrote; raises `InvalidArchError` for anything else."""
         try:
-            data = json.loads(text, object_pairs_hook=_unique)
+            data = json.loads(text, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             raise InvalidArchError(f"This is no JSON, so no arch: {error}.") from error
         return cls.from_dict(data)
@@ -113,13 +114,6 @@ class Arch:
                 raise InvalidArchError(f"'r' must be a number or a list of one, got {resolution!r}.")
             values["resolution"] = resolution[0]
         return space.canonicalize(cls(**values))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs]}")
-    return data
 
 
 def _listed(name: str, value: Any) -> list[Any] | tuple[Any, ...]:
