@@ -25,7 +25,7 @@ from supernet.evaluation.calibration import load_calibration, recalibrate_from_a
 from supernet.evaluation.population import BATCH_SIZE, evaluate_arch, recalibrate_with
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
-from supernet.predictors.accuracy import load_predictor
+from supernet.predictors.loading import load_predictor
 
 if TYPE_CHECKING:
     from supernet.spaces.arch import Arch

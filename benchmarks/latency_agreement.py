@@ -1,6 +1,9 @@
 """Latency tables of this machine, and whole networks they never saw: estimated against measured, in one sitting.
 
 python benchmarks/latency_agreement.py --out FOLDER --threads 1 2
+
+A table and the networks that judge it are measured in turns. The networks are random archs and answers of searches
+with an earlier table, by default the shipped one.
 """
 
 from __future__ import annotations
@@ -10,23 +13,25 @@ import csv
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latency_tables.agreement import check_agreement
-from latency_tables.build import measure_networks, measure_table
+from latency_tables.build import measure_table_and_networks
 from latency_tables.estimator import LatencyEstimator
 from latency_tables.measure import FULL_PLAN
-from latency_tables.table import save_table
+from latency_tables.table import load_table, save_table
 from service.answers import find_best
+from service.usecases.shipped import shipped_tables
 from supernet.bundle import open_bundle
-from supernet.predictors.accuracy import load_predictor
+from supernet.predictors.loading import load_predictor
 from supernet.spaces.arch_csv import arch_columns, write_arch
 
 if TYPE_CHECKING:
-    from latency_tables.table import LatencyTable
+    from latency_tables.table import LatencyStats, LatencyTable
     from supernet.bundle import Bundle
     from supernet.spaces.arch import Arch
 
@@ -41,29 +46,35 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--random", type=int, default=100, help="random archs to compare")
     parser.add_argument("--searched", type=int, default=40, help="answers of searches to compare, over all budgets")
+    parser.add_argument("--table", type=Path, help="earlier table to search with; default the shipped one")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     bundle = open_bundle(arguments.bundle)
+    earlier = load_table(arguments.table) if arguments.table else next(shipped_tables())
+    space, rng = bundle.space, np.random.default_rng(SEED)
+    archs = dict.fromkeys(space.from_rows(space.sample_rows(rng, arguments.random)), "random")
+    archs |= dict.fromkeys(searched_archs(earlier, bundle, arguments.searched), "searched")
     for threads in arguments.threads:
         started = time.perf_counter()
-        table = measure_table(bundle.space, threads=threads, plan=FULL_PLAN, report=progress)
-        progress(f"table of {threads} threads after {time.perf_counter() - started:.0f} s")
-        save_table(table, arguments.out / f"table_{threads}t.json")
-        archs = {
-            "random": bundle.space.from_rows(bundle.space.sample_rows(np.random.default_rng(SEED), arguments.random)),
-            "searched": searched_archs(table, bundle, arguments.searched),
-        }
-        compare(table, bundle, archs, arguments.out / f"agreement_{threads}t.csv")
+        table, measured = measure_table_and_networks(
+            space, list(archs), threads=threads, plan=FULL_PLAN, report=progress
+        )
         progress(f"{threads} threads after {time.perf_counter() - started:.0f} s")
+        save_table(table, arguments.out / f"table_{threads}t.json")
+        compare(LatencyEstimator(table, space), archs, measured, arguments.out / f"agreement_{threads}t.csv")
 
 
 def searched_archs(table: LatencyTable, bundle: Bundle, count: int) -> list[Arch]:
-    """Best subnets at budgets spread evenly, by ratio, from the smallest to the largest latency."""
+    """Best subnets at budgets spread evenly, by ratio, between the smallest and the largest latency.
+
+    The ends of the space are left to the calibration.
+    """
     estimator = LatencyEstimator(table, bundle.space)
     predictor = load_predictor(bundle.predictor_path, bundle.space)
     ends = [entry.estimated_ms for entry in estimator.estimate([bundle.space.smallest(), bundle.space.largest()])]
     budgets = np.geomspace(1.05 * ends[0], ends[1], count)
-    archs = {}
+    archs: dict[Arch, None] = {}
+    ends_of_space = {replace(arch, resolution=0) for arch in (bundle.space.smallest(), bundle.space.largest())}
     for seed, budget_ms in enumerate(map(float, budgets)):
         arch, _ = find_best(
             predictor,
@@ -75,32 +86,29 @@ def searched_archs(table: LatencyTable, bundle: Bundle, count: int) -> list[Arch
             seed=seed,
             resolutions=None,
         )
-        archs[arch] = None
+        if replace(arch, resolution=0) not in ends_of_space:
+            archs[arch] = None
     return list(archs)
 
 
-def compare(table: LatencyTable, bundle: Bundle, archs: dict[str, list[Arch]], out: Path) -> None:
-    """Measure the archs at the table's pace; write each one to `out` and a line of figures per kind to stdout."""
-    every = [arch for kind in archs.values() for arch in kind]
-    kinds = [kind for kind, group in archs.items() for _ in group]
-    threads = table.device.threads
-    measured = measure_networks(
-        every, bundle.space, threads=threads, plan=FULL_PLAN, seed=SEED, table=table, report=progress
-    )
-    estimator = LatencyEstimator(table, bundle.space)
-    columns = [*arch_columns(bundle.space), "kind", "latency_ms", "estimated_ms", "low_ms", "high_ms"]
+def compare(estimator: LatencyEstimator, archs: dict[Arch, str], measured: list[LatencyStats], out: Path) -> None:
+    """Write each arch to `out`, and a line of figures per kind to stdout."""
+    space = estimator.space
+    columns = [*arch_columns(space), "kind", "latency_ms", "estimated_ms", "low_ms", "high_ms"]
+    estimates = estimator.estimate(list(archs))
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        for arch, kind, stats, entry in zip(every, kinds, measured, estimator.estimate(every), strict=True):
+        for (arch, kind), stats, entry in zip(archs.items(), measured, estimates, strict=True):
             numbers = (stats.value_ms, entry.estimated_ms, entry.low_ms, entry.high_ms)
             values = dict(zip(columns[-4:], (f"{number:.5f}" for number in numbers), strict=True))
-            writer.writerow(write_arch(bundle.space, arch) | {"kind": kind} | values)
-    for kind, group in archs.items():
-        latencies = [stats.value_ms for stats, found in zip(measured, kinds, strict=True) if found == kind]
-        estimated = [entry.estimated_ms for entry in estimator.estimate(group)]
-        ratios = np.quantile(np.array(latencies) / np.array(estimated), [0, 0.05, 0.5, 0.95, 1])
-        report = check_agreement(estimator, group, latencies).to_dict()
+            writer.writerow(write_arch(space, arch) | {"kind": kind} | values)
+    threads = estimator.table.device.threads
+    for kind in dict.fromkeys(archs.values()):
+        found = [index for index, one in enumerate(archs.values()) if one == kind]
+        latencies = np.array([measured[index].value_ms for index in found])
+        ratios = np.quantile(latencies / [estimates[index].estimated_ms for index in found], [0, 0.05, 0.5, 0.95, 1])
+        report = check_agreement(estimator, [list(archs)[index] for index in found], list(latencies)).to_dict()
         figures = {"threads": threads, "kind": kind, **report}
         print(json.dumps(figures | {"measured_over_estimated": [round(float(ratio), 4) for ratio in ratios]}))
         sys.stdout.flush()

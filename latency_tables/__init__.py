@@ -14,6 +14,7 @@ measure        timing ONNX models in this process, and the plan for it
 measure_child  the process that measures
 process        the same process from outside
 visits         from bursts to latencies
+selection      which chains and networks of a space to measure
 build          blocks and networks of a space to a table
 convert        published tables to ours
 

@@ -18,9 +18,10 @@ from latency_tables.graphs import build_graph
 from latency_tables.measure import QUICK_PLAN, MeasurePlan
 from latency_tables.probe import this_device
 from latency_tables.process import MeasureProcess
+from latency_tables.selection import choose_chains, choose_networks
 from latency_tables.table import LatencyStats, LatencyTable, spec_to_dict
 from latency_tables.visits import WARN_DRIFT, Pace, Visit, summarise
-from supernet.spaces.costs import AdditiveCost, blocks_of
+from supernet.spaces.costs import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from supernet.spaces.blocks import BlockSpec
     from supernet.spaces.space import SearchSpace
 
-# Archs tried for each chain; the one with the most blocks that are still wanted is taken.
-CHAIN_CANDIDATES = 24
 REPORT_EVERY = 20
 # How long to wait for the pace of a table.
 PACE_S = 15.0
@@ -48,7 +47,28 @@ def measure_table(
     report: Callable[[str], None] | None = None,
     blocks: Sequence[BlockSpec] | None = None,
 ) -> LatencyTable:
-    """Measure this machine with ONNX Runtime at batch size 1.
+    """The table of `measure_table_and_networks`, which says what arguments and errors mean."""
+    table, _ = measure_table_and_networks(
+        space, (), device_id=device_id, threads=threads, plan=plan, seed=seed, report=report, blocks=blocks
+    )
+    return table
+
+
+def measure_table_and_networks(
+    space: SearchSpace,
+    archs: Sequence[Arch],
+    *,
+    device_id: str | None = None,
+    threads: int = 1,
+    plan: MeasurePlan = QUICK_PLAN,
+    seed: int = 0,
+    report: Callable[[str], None] | None = None,
+    blocks: Sequence[BlockSpec] | None = None,
+) -> tuple[LatencyTable, list[LatencyStats]]:
+    """Measure this machine with ONNX Runtime at batch size 1: a table, and whole networks it has never seen.
+
+    Visits of blocks, of networks for the calibration and of `archs` take turns, so that all see the same machine: the
+    host of a virtual one may give it another speed a minute later.
 
     Blocks are timed inside chains that are whole networks cut into blocks: each runs on the buffers and the caches
     its predecessor left. Timed alone in a loop, blocks of a small network fit a cache that the network does not,
@@ -57,6 +77,7 @@ def measure_table(
 
     Args:
         space: With the number of classes in use.
+        archs: Whole networks to judge the table by; the calibration uses none of them.
         device_id: Name of the device; by default made of chip, cores and threads.
         threads: Threads of one inference; the process is bound to as many CPUs.
         plan: How long to measure.
@@ -65,11 +86,13 @@ def measure_table(
         blocks: Only these blocks of the space, without a calibration.
 
     Returns:
-        The table; `source` holds the plan, drift of the reference network, share of steady visits, and warnings.
+        The table, whose `source` holds the plan, drift of the reference network, share of steady visits, and warnings;
+        and the latency of each of `archs`, in order.
 
     Raises:
         UnstableMeasurementError: The drift is above `plan.max_drift`, or too few visits were steady: no table is better
             than a wrong one.
+        InvalidArchError: One of `archs` lies outside the space.
         InvalidSettingError: A block does not belong to the space, or the plan has too few networks.
         MeasurementError: The measuring process refuses or dies.
     """
@@ -79,9 +102,11 @@ def measure_table(
     if blocks is None and 0 < plan.networks < MIN_NETWORKS:
         raise InvalidSettingError(f"A calibration needs {MIN_NETWORKS} networks or none, the plan has {plan.networks}.")
     chains = choose_chains(space, wanted, coverage=plan.coverage, rng=rng)
-    networks = choose_networks(space, plan.networks if blocks is None else 0, rng=rng)
+    seen = set(map(space.canonicalize, archs))
+    count = plan.networks if blocks is None else 0
+    networks = [arch for arch in choose_networks(space, count + len(seen), rng=rng) if arch not in seen][:count]
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=rng, report=report)
-    bench.run(chains=chains, networks=networks)
+    bench.run(chains=chains, networks=[*networks, *archs])
     pace = bench.pace
     bench.check_covered("chains and networks were seen at the machine's own speed, a table")
     positions: dict[BlockSpec, list[tuple[Visit, int]]] = {spec: [] for spec in wanted}
@@ -95,13 +120,14 @@ def measure_table(
         source=bench.provenance(device.runtime_version) | {"chains": len(chains)},
         rows={spec: summarise(samples, pace) for spec, samples in positions.items()},
     )
+    judged = [bench.network_stats(len(networks) + index) for index in range(len(archs))]
     if not networks:
-        return table
+        return table, judged
     steady = [index for index in range(len(networks)) if any(map(pace.is_steady, bench.visits["network", index]))]
     # A network seen only while the machine was busy says nothing of the rows, unless nearly all were.
     used = steady if len(steady) >= max(MIN_NETWORKS, len(networks) // 2) else range(len(networks))
     measured = [bench.network_stats(index).value_ms for index in used]
-    return recalibrate_table(table, space, [networks[index] for index in used], measured_ms=measured)
+    return recalibrate_table(table, space, [networks[index] for index in used], measured_ms=measured), judged
 
 
 def measure_networks(
@@ -225,74 +251,6 @@ def measure_pace(table: LatencyTable, space: SearchSpace, *, plan: MeasurePlan =
                 visits.append(_visit(process.ask({"do": "network", "index": 0})))
     now = pace.usual_ms if sum(map(pace.is_steady, visits)) >= plan.rounds else Pace.of(visits).usual_ms
     return now / pace.usual_ms
-
-
-def choose_chains(
-    space: SearchSpace, wanted: Sequence[BlockSpec], *, coverage: int, rng: np.random.Generator
-) -> list[Arch]:
-    """Choose archs so that each wanted block stands in at least `coverage` of them; deterministic given `rng`.
-
-    Raises:
-        InvalidSettingError: A block stands in no arch of the space.
-    """
-    number = {spec: index for index, spec in enumerate(space.distinct_blocks())}
-    foreign = [spec for spec in wanted if spec not in number]
-    if foreign:
-        raise InvalidSettingError(
-            f"'{space.name}' has no block {foreign[0]}; {len(foreign)} of those given are foreign."
-        )
-    places: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in number]
-    for index in range(len(space.positions)):
-        for choices, spec in space.blocks_at(index):
-            places[number[spec]].append((index, choices))
-    numbers = AdditiveCost(space, number.__getitem__).tables  # per position: number of the block by its choices
-    needed = np.zeros(len(number), np.int64)
-    needed[[number[spec] for spec in wanted]] = coverage
-    chains = []
-    while needed.max() > 0:
-        at = places[int(needed.argmax())]
-        index, choices = at[int(rng.integers(len(at)))]
-        position = space.positions[index]
-        rows = space.sample_rows(rng, CHAIN_CANDIDATES)
-        rows[:, space.slots_of(position)] = choices
-        if position.depth_slot >= 0:
-            rows[:, position.depth_slot] = len(space.slots[position.depth_slot].choices) - 1
-        rows = space.canonicalize_rows(rows)
-        active = space.active_blocks(rows)
-        walks = np.stack(
-            [
-                table[tuple(rows[:, slot] for slot in space.slots_of(place))].astype(np.int64)
-                for place, table in zip(space.positions, numbers, strict=True)
-            ],
-            axis=1,
-        )
-        best = int(np.argmax((active & (needed[walks] > 0)).sum(axis=1)))
-        held = np.unique(walks[best][active[best]])
-        needed[held] = np.maximum(needed[held] - 1, 0)
-        chains += space.from_rows(rows[best : best + 1])
-    return chains
-
-
-def choose_networks(space: SearchSpace, count: int, *, rng: np.random.Generator) -> list[Arch]:
-    """Choose whole networks for a calibration: the ends of the space, uniform draws, and networks all of a piece.
-
-    Uniform draws are all of medium size. Searches return deep or shallow networks, with the largest kernels or the
-    smallest: in every second network each dimension takes one level, which three slots of four follow. The smallest
-    and the largest arch at each resolution are among them where there is room.
-    """
-    rows = space.sample_rows(rng, count)
-    dimensions = sorted({slot.dimension for slot in space.slots})
-    for row in rows[1::2]:
-        level = dict(zip(dimensions, rng.random(len(dimensions)), strict=True))
-        follows = rng.random(len(space.slots)) < 0.75
-        for index, slot in enumerate(space.slots):
-            if follows[index]:
-                row[index] = int(level[slot.dimension] * len(slot.choices))
-    ends = np.repeat(space.to_rows([space.smallest(), space.largest()]), len(space.resolutions), axis=0)
-    if 2 * len(ends) <= count:
-        rows[: len(ends)] = ends
-        rows[: len(ends), 0] = np.tile(np.arange(len(space.resolutions)), 2)
-    return space.from_rows(space.canonicalize_rows(rows))
 
 
 @dataclass

@@ -14,12 +14,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from latency_tables.build import choose_chains, choose_networks, measure_model, measure_networks, measure_table
+from latency_tables.build import measure_model, measure_networks, measure_table, measure_table_and_networks
 from latency_tables.check import check_table
 from latency_tables.errors import InvalidSettingError, MeasurementError, UnstableMeasurementError
 from latency_tables.graphs import build_graph, empty_graph
 from latency_tables.measure import FULL_PLAN, QUICK_PLAN, MeasurePlan, Sessions, time_burst
 from latency_tables.process import MeasureProcess
+from latency_tables.selection import choose_chains, choose_networks
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import BlockKind, BlockSpec
 from supernet.spaces.costs import blocks_of, macs
@@ -150,6 +151,17 @@ def test_a_measured_table_covers_its_space_and_says_how_it_was_made(small_space:
     assert "visits" in lines[0]
     total = sum(stats.value_ms for stats in table.rows.values())
     assert 0.01 < total < 100  # some 27 blocks of a few microseconds each
+
+
+def test_networks_that_judge_a_table_are_measured_beside_it_and_left_out_of_its_calibration(
+    small_space: SearchSpace,
+) -> None:
+    judging = [small_space.largest(), small_space.smallest()]
+    table, measured = measure_table_and_networks(small_space, judging, device_id="here", plan=TINY_PLAN)
+    assert len(measured) == 2
+    assert all(stats.value_ms > 0 for stats in measured)
+    assert table.calibration is not None
+    assert len(table.calibration.residuals) == TINY_PLAN.networks
 
 
 def test_chosen_blocks_are_measured_without_a_calibration(small_space: SearchSpace) -> None:
