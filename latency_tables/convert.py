@@ -128,6 +128,10 @@ def _key(spec: BlockSpec, conv_name: str) -> str:
                 f"expanded_conv-input:{given}-output:{result}-expand:{spec.mid_chs}-kernel:{spec.kernel_size}"
                 f"-stride:{spec.stride}-idskip:{spec.shortcut:d}-se:{spec.se_chs > 0:d}-hs:{spec.act is Act.HSWISH:d}"
             )
+        case _:
+            raise TableFormatError(
+                f"OFA's MobileNetV3 tables have no key for blocks of kind '{spec.kind}'. Choose a MobileNetV3 space."
+            )
 
 
 def _load_yaml(path: Path) -> dict[Any, Any]:

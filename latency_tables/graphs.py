@@ -82,10 +82,16 @@ class _Draft:
     weights: list[Any] = field(default_factory=list)
 
     def add_block(self, name: str, spec: BlockSpec, source: str) -> str:
-        current = source
+        current, shortcut = source, source
         for layer in spec.layers:
-            current = self.add_layer(f"{name}.{layer.name}", layer, current)
-        return self.add_node("Add", f"{name}.shortcut", [source, current]) if spec.shortcut else current
+            if layer.on_shortcut:
+                shortcut = self.add_layer(f"{name}.{layer.name}", layer, shortcut)
+            else:
+                current = self.add_layer(f"{name}.{layer.name}", layer, current)
+        if spec.adds_shortcut:
+            current = self.add_node("Add", f"{name}.sum", [shortcut, current])
+            current = self.add_act(current, spec.sum_act, current)
+        return current
 
     def add_layer(self, name: str, layer: LayerSpec, source: str) -> str:
         match layer.kind:
@@ -93,6 +99,10 @@ class _Draft:
                 return self.add_act(name, layer.act, self.add_conv(name, layer, source))
             case LayerKind.SQUEEZE_EXCITE:
                 return self.add_squeeze_excite(name, layer, source)
+            case LayerKind.MAX_POOL:
+                return self.add_pool("MaxPool", name, layer, source, pads=(layer.kernel_size // 2,) * 4)
+            case LayerKind.AVG_POOL:
+                return self.add_pool("AveragePool", name, layer, source, ceil_mode=1)
             case LayerKind.POOL:
                 return self.add_mean(name, source)
             case LayerKind.LINEAR:
@@ -143,6 +153,10 @@ class _Draft:
         gate = self.add_layer(f"{name}.expand", expand, hidden)
         gate = self.add_node("HardSigmoid", f"{name}.gate", [gate], alpha=1 / 6, beta=0.5)
         return self.add_node("Mul", name, [source, gate])
+
+    def add_pool(self, operator: str, name: str, layer: LayerSpec, source: str, **attributes: Any) -> str:
+        kernel, strides = ((size, size) for size in (layer.kernel_size, layer.stride))
+        return self.add_node(operator, name, [source], kernel_shape=kernel, strides=strides, **attributes)
 
     def add_mean(self, name: str, source: str) -> str:
         axes = self.add_constant(f"{name}.axes", np.array([2, 3], np.int64))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.errors import ConflictError
 from supernet.errors import InvalidConfigError
-from supernet.predictors.accuracy import AccuracyPredictor, describe_accuracy
+from supernet.predictors.predictor import Predictor, describe_accuracy
 from supernet.search.evolution import evolve
 from supernet.search.problem import Constraint, SearchProblem
 from supernet.spaces.costs import macs, macs_cost, params, params_cost
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 BYTES_PER_PARAM = {"fp32": 4}
 
 
-def common_resolutions(
-    space: SearchSpace, estimator: LatencyEstimator, predictor: AccuracyPredictor | None
-) -> tuple[int, ...]:
+def common_resolutions(space: SearchSpace, estimator: LatencyEstimator, predictor: Predictor | None) -> tuple[int, ...]:
     """The resolutions that space, table and, where there is one, predictor know; others cannot be searched.
 
     Raises:
@@ -42,7 +40,7 @@ def common_resolutions(
 
 
 def find_best(
-    predictor: AccuracyPredictor,
+    predictor: Predictor,
     estimator: LatencyEstimator,
     *,
     constraints: Mapping[str, float],

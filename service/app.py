@@ -11,12 +11,13 @@ from fastapi import Depends, FastAPI
 from pydantic.json_schema import models_json_schema
 
 from service.api import deployments, devices, health, jobs, searches, supernets, tables
-from service.api.body_limit import BodyLimit
+from service.api.body_limit import BodyLimit, Limit
 from service.api.deps import Services
 from service.api.problems import install_problem_handlers, problems
 from service.api.schemas.problems import Problem
 from service.api.strict_query import refuse_unknown_query
 from service.artifacts import ArtifactStore
+from service.bundles import BundleStore
 from service.db.engine import build_engine, session_factory
 from service.jobs.queue import JobQueue
 from service.usecases.catalog import Catalog
@@ -36,13 +37,16 @@ def create_app(settings: Settings) -> FastAPI:
         StorageError: The artefact store cannot be opened.
     """
     engine = build_engine(settings)
+    artifacts = ArtifactStore(settings.effective_artifacts_url)
+    bundles = BundleStore(artifacts, settings.data_dir)
     services = Services(
         settings=settings,
         engine=engine,
         sessions=session_factory(engine),
-        artifacts=ArtifactStore(settings.effective_artifacts_url),
+        artifacts=artifacts,
+        bundles=bundles,
         queue=JobQueue(settings, engine),
-        catalog=Catalog(),
+        catalog=Catalog(bundles),
     )
 
     @asynccontextmanager
@@ -63,7 +67,11 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        limit=Limit(settings.max_body_bytes, "TAILOR_MAX_BODY_BYTES"),
+        others={("POST", "/v1/supernets"): Limit(settings.max_bundle_bytes, "TAILOR_MAX_BUNDLE_BYTES")},
+    )
     install_problem_handlers(app)
     app.include_router(health.router)  # probes add what they like
     for module in (supernets, devices, tables, searches, deployments, jobs):

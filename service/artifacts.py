@@ -6,7 +6,7 @@ An artefact appears whole or not at all: the store writes beside and renames, an
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import obstore
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from obstore import GetOptions
 
 _CHUNK_BYTES = 1 << 20
+# Of an upload; object stores take at least 5 MiB, and at most 10,000 of them.
+_PART_BYTES = 8 << 20
 _PROBE = "probe"
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*", re.ASCII)
 
@@ -69,6 +71,24 @@ class ArtifactStore:
                 raise ConflictError(
                     f"Artefact '{key}' exists with other content; artefacts are never changed. Use another key."
                 ) from error
+        except (BaseError, OSError) as error:
+            raise _storage_error(key, error) from error
+
+    def put_content(self, key: str, path: Path) -> None:
+        """Store a file of any size, in pieces, under a key that names its content by a hash.
+
+        An artefact of this size that is there already is taken for the same file.
+
+        Raises:
+            InvalidRequestError: The key is malformed.
+            StorageError: The store cannot be written.
+        """
+        _validate_key(key)
+        with suppress(NotFoundError):
+            if self.size(key) == path.stat().st_size:
+                return
+        try:
+            obstore.put(self._store, key, path, chunk_size=_PART_BYTES, max_concurrency=2)
         except (BaseError, OSError) as error:
             raise _storage_error(key, error) from error
 

@@ -50,6 +50,7 @@ _EXTRAS = {
     "table": "agent",
     "export": "export",
     "verify": "runtimes",
+    "supernet": "serve",
     "serve": "serve",
     "worker": "serve",
     "db": "serve",
@@ -66,7 +67,8 @@ def main() -> None:
         sys.exit(1)
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        extra = _EXTRAS.get(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        extra = "agent" if missing == "httpx" else _EXTRAS.get(command)
         if extra is None or missing in _OURS:
             raise
         typer.echo(

@@ -5,7 +5,8 @@ ServiceError
 ├─ ConflictError           409  the thing exists, but not in the state this call needs
 ├─ InvalidRequestError     422  well-formed JSON that asks for something not on offer
 ├─ InvalidTransitionError  409  a job cannot go from this state to that one
-└─ StorageError            503  the data folder or the artefact store cannot be used
+├─ StorageError            503  the data folder or the artefact store cannot be used
+└─ RemoteError             502  the service that a command talks to refused or did not answer
 """
 
 from __future__ import annotations
@@ -70,6 +71,13 @@ class StorageError(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class RemoteError(ServiceError):
+    """The service named by a command's `--server` refused or did not answer; the API itself never raises it."""
+
+    code = "remote_error"
+    status = HTTPStatus.BAD_GATEWAY
+
+
 _UNPROCESSABLE, _CONFLICT = HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.CONFLICT
 
 # Library error -> (status, code). The first class of an error's MRO that is listed decides.
@@ -80,6 +88,7 @@ HTTP_TABLE: dict[type[Exception], tuple[HTTPStatus, str]] = {
     supernet_errors.InvalidDatasetError: (_UNPROCESSABLE, "invalid_dataset"),
     supernet_errors.FingerprintMismatchError: (_CONFLICT, "fingerprint_mismatch"),
     supernet_errors.InvalidBundleError: (_UNPROCESSABLE, "invalid_bundle"),
+    supernet_errors.InvalidCheckpointError: (_UNPROCESSABLE, "invalid_checkpoint"),
     supernet_errors.MissingPartError: (_CONFLICT, "missing_part"),
     supernet_errors.InfeasibleBudgetError: (_CONFLICT, "infeasible_budget"),
     supernet_errors.TrainingDivergedError: (HTTPStatus.INTERNAL_SERVER_ERROR, "training_diverged"),

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     )
     artifacts_url: str | None = Field(default=None, description="obstore URL; by default a folder in the data folder.")
     max_body_bytes: int = Field(default=64 * 2**20, gt=0, description="Largest request body.")
+    max_bundle_bytes: int = Field(
+        default=2**30, gt=0, description="Largest supernet bundle, as it is sent and as it unpacks."
+    )
     search_evaluations: int = Field(default=10_000, ge=100, description="Evaluations of a search that names no number.")
     job_poll_s: float = Field(
         default=0.2, gt=0, le=60, description="Seconds between two looks of the worker at its queue."

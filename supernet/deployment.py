@@ -24,7 +24,8 @@ from supernet.export.manifest import Accuracy, BnRecalibration, Latency, Preproc
 from supernet.export.onnx import DEFAULT_OPSET
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
-from supernet.predictors.accuracy import describe_accuracy, load_predictor
+from supernet.predictors.loading import load_predictor
+from supernet.predictors.predictor import describe_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

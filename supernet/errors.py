@@ -7,6 +7,7 @@ SupernetError
 ├─ InvalidDatasetError (ValueError)      images or labels that cannot be trained on
 ├─ InvalidBundleError (ValueError)       a bundle, checkpoint or predictor file that is broken or foreign
 │  └─ FingerprintMismatchError           made for another search space
+├─ InvalidCheckpointError (ValueError)   a file of the reference project that is broken or of another network
 ├─ MissingPartError (LookupError)        a bundle without the part this call needs
 ├─ InfeasibleBudgetError (ValueError)    no arch meets the constraints; carries the nearest one
 ├─ TrainingDivergedError (ArithmeticError)
@@ -58,6 +59,10 @@ class FingerprintMismatchError(InvalidBundleError):
         super().__init__(message)
         self.expected = expected
         self.found = found
+
+
+class InvalidCheckpointError(SupernetError, ValueError):
+    """A file of the reference project that is truncated, no state dict, or of another network; names the keys."""
 
 
 class MissingPartError(SupernetError, LookupError):

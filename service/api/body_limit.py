@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import HTTPException
@@ -10,7 +11,21 @@ from starlette.requests import Request
 from service.api.problems import problem_response
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest body, and the variable that sets it."""
+
+    max_bytes: int
+    setting: str
+
+    def detail(self, given: str) -> str:
+        """What to tell whoever sent more."""
+        return f"The body has {given} bytes; at most {self.max_bytes} are accepted ({self.setting})."
 
 
 class BodyLimit:
@@ -18,12 +33,14 @@ class BodyLimit:
 
     Args:
         app: The application behind.
-        max_body_bytes: Largest body. A larger `Content-Length` is refused before anything is read.
+        limit: Of every body. A larger `Content-Length` is refused before anything is read.
+        others: By method and path, for calls that have a limit of their own.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: Limit, others: Mapping[tuple[str, str], Limit]) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        self.limit = limit
+        self.others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -35,9 +52,10 @@ class BodyLimit:
             response = problem_response(request, status=404, code="not_found", detail="No id holds a NUL character.")
             await response(scope, receive, send)
             return
+        limit = self.others.get((scope["method"], scope["path"]), self.limit)
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.max_body_bytes:
-            response = problem_response(request, status=413, code="body_too_large", detail=self._detail(declared))
+        if declared.isdecimal() and int(declared) > limit.max_bytes:
+            response = problem_response(request, status=413, code="body_too_large", detail=limit.detail(declared))
             await response(scope, receive, send)
             return
         received = 0
@@ -46,12 +64,9 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.max_body_bytes:
+            if received > limit.max_bytes:
                 # Raised inside the endpoint's read; becomes a problem body like every HTTPException.
-                raise HTTPException(413, self._detail(f"at least {received}"))
+                raise HTTPException(413, limit.detail(f"at least {received}"))
             return message
 
         await self.app(scope, receive_counted, send)
-
-    def _detail(self, given: str) -> str:
-        return f"The body has {given} bytes; at most {self.max_body_bytes} are accepted (TAILOR_MAX_BODY_BYTES)."

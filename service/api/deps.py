@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.artifacts import ArtifactStore
+from service.bundles import BundleStore
 from service.db.engine import session_scope
 from service.jobs.queue import JobQueue
 from service.settings import Settings
@@ -27,6 +28,7 @@ class Services:
     engine: Engine
     sessions: sessionmaker[Session]
     artifacts: ArtifactStore
+    bundles: BundleStore
     queue: JobQueue
     catalog: Catalog
 

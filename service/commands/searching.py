@@ -30,8 +30,8 @@ def search(
     from latency_tables.table import load_table
     from service.answers import find_best
     from supernet.bundle import open_bundle
-    from supernet.predictors.accuracy import load_predictor
-    from supernet.spaces.presets import load_space
+    from supernet.predictors.loading import load_predictor
+    from supernet.spaces.presets import find_space
 
     if (supernet is None) == (space is None) or (space is None) != (predictor is None):
         raise typer.BadParameter("Give either --supernet, or --space with --predictor.")
@@ -39,7 +39,7 @@ def search(
         bundle = open_bundle(supernet)
         name, chosen, predictor_path = bundle.manifest.name, bundle.space, bundle.predictor_path
     else:
-        name, chosen, predictor_path = "", load_space(str(space)), Path(str(predictor))
+        name, chosen, predictor_path = "", find_space(str(space)), Path(str(predictor))
     loaded = load_table(table, space=chosen.name)
     constraints = {"latency_ms": latency_ms}
     _, found = find_best(
@@ -50,7 +50,7 @@ def search(
         precision="fp32",
         evaluations=evaluations,
         seed=seed,
-        resolutions=_parse_resolutions(resolutions),
+        resolutions=parse_resolutions(resolutions),
     )
     answer = {
         "id": None,
@@ -69,7 +69,7 @@ def search(
         ("arch_id", found["arch_id"]),
         ("resolution", found["arch"]["resolution"]),
         ("latency", f"{latency['estimated']:.3f} ms ({latency['low']:.3f} to {latency['high']:.3f})"),
-        ("accuracy", f"{accuracy['predicted']:.1%} ({accuracy['low']:.1%} to {accuracy['high']:.1%})"),
+        ("accuracy", f"{accuracy['predicted']:.1%} ({_interval(accuracy)})"),
         ("MACs", f"{found['macs'] / 1e6:.2f} M"),
         ("parameters", f"{found['params'] / 1e6:.3f} M"),
         ("evaluations", f"{found['evaluations']} in {found['seconds']:.2f} s"),
@@ -77,8 +77,14 @@ def search(
     print_table([f"device {loaded.device.device_id}", f"budget {latency_ms} ms"], rows)
 
 
-def _parse_resolutions(text: str | None) -> list[int] | None:
+def parse_resolutions(text: str | None) -> list[int] | None:
+    """Input sizes of an option `--resolutions`; None where it is not given."""
     try:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--resolutions takes whole numbers joined by commas, got '{text}'.") from error
+
+
+def _interval(accuracy: dict[str, float | None]) -> str:
+    low, high = accuracy["low"], accuracy["high"]
+    return "no interval: this predictor may be points off" if low is None else f"{low:.1%} to {high:.1%}"

@@ -9,7 +9,13 @@ import typer
 
 from service.commands.output import JsonFlag, print_json, print_table
 
-SpaceName = Annotated[str, typer.Option("--space", help="Name of a search space; see `tailor spaces`.")]
+SpaceName = Annotated[
+    str, typer.Option("--space", help="Search space: a name of `tailor spaces`, or a TOML or JSON file.")
+]
+
+OwnSpace = Annotated[
+    str | None, typer.Option("--space", help="TOML or JSON file of the search space, if it is your own.")
+]
 
 
 def list_all(*, as_json: JsonFlag = False) -> None:
@@ -55,9 +61,9 @@ def describe(
     """MACs and parameters of every arch in a CSV file."""
     from supernet.spaces.arch_csv import read_archs
     from supernet.spaces.costs import macs_cost, params_cost
-    from supernet.spaces.presets import load_space
+    from supernet.spaces.presets import find_space
 
-    chosen = load_space(space)
+    chosen = find_space(space)
     read = [arch for arch, _ in read_archs(archs, chosen)]
     described = [
         {"arch_id": arch.arch_id, "macs": int(macs), "params": int(params)}

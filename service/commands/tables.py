@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.commands.output import JsonFlag, note, print_json, print_table, status_line, validate_writable
-from service.commands.spaces import SpaceName
+from service.commands.spaces import OwnSpace, SpaceName
 
 if TYPE_CHECKING:
     from latency_tables.estimator import LatencyEstimator
+    from latency_tables.table import LatencyTable
     from supernet.spaces.arch import Arch
+    from supernet.spaces.space import SearchSpace
 
 app = typer.Typer(no_args_is_help=True)
 TablePath = Annotated[Path, typer.Argument(help="Latency table, JSON or CSV.")]
@@ -75,22 +77,21 @@ def import_table(
     """Turn published once-for-all latency tables into one of ours."""
     from latency_tables.convert import import_ofa_tables
     from latency_tables.table import save_table
-    from supernet.spaces.presets import load_space
+    from supernet.spaces.presets import find_space
 
-    table = import_ofa_tables(source, load_space(space), device)
+    table = import_ofa_tables(source, find_space(space), device)
     save_table(table, out)
     note(f"{table.n_rows} rows for device '{device}' written to {out}.")
 
 
 @app.command()
-def check(table: TablePath, *, as_json: JsonFlag = False) -> None:
+def check(table: TablePath, space: OwnSpace = None, *, as_json: JsonFlag = False) -> None:
     """Report what a table lacks and what looks wrong in it."""
-    from latency_tables.check import check_table, space_of
+    from latency_tables.check import check_table
     from latency_tables.table import load_table
-    from supernet.spaces.presets import load_space
 
     loaded = load_table(table)
-    report = check_table(loaded, space_of(loaded, load_space(loaded.space))).to_dict()
+    report = check_table(loaded, _space_of(loaded, space)).to_dict()
     if as_json:
         print_json(report)
     else:
@@ -103,11 +104,12 @@ def check(table: TablePath, *, as_json: JsonFlag = False) -> None:
 def estimate(
     table: TablePath,
     archs: Annotated[Path, typer.Option(help="CSV of archs: columns ks,e,d,r and, where elastic, w.")],
+    space: OwnSpace = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:
     """Estimate the latency of every arch in a CSV file."""
-    estimator, read, _ = _read(table, archs)
+    estimator, read, _ = _read(table, archs, space)
     estimates = [
         {
             "arch_id": arch.arch_id,
@@ -126,6 +128,7 @@ def estimate(
 def evaluate(
     table: TablePath,
     measured: Annotated[Path, typer.Option(help="CSV of archs with the column latency_ms.")],
+    space: OwnSpace = None,
     *,
     as_json: JsonFlag = False,
 ) -> None:
@@ -133,7 +136,7 @@ def evaluate(
     from latency_tables.agreement import check_agreement
     from latency_tables.errors import InvalidSettingError
 
-    estimator, read, columns = _read(table, measured)
+    estimator, read, columns = _read(table, measured, space)
     try:
         latencies = [float(row["latency_ms"]) for row in columns]
     except (KeyError, ValueError, TypeError) as error:
@@ -145,15 +148,25 @@ def evaluate(
         print_table(["figure", "value"], list(report.items()))
 
 
-def _read(table: Path, archs: Path) -> tuple[LatencyEstimator, list[Arch], list[dict[str, str]]]:
+def _space_of(table: LatencyTable, own: str | None) -> SearchSpace:
+    """The space of a table, by its name or, where it is a user's own, from the file of it."""
     from latency_tables.check import space_of
+    from latency_tables.errors import InvalidSettingError
+    from supernet.spaces.presets import find_space, load_space
+
+    space = find_space(own) if own else load_space(table.space)
+    if space.name != table.space:
+        raise InvalidSettingError(f"The table is for the space '{table.space}', '{own}' describes '{space.name}'.")
+    return space_of(table, space)
+
+
+def _read(table: Path, archs: Path, own_space: str | None) -> tuple[LatencyEstimator, list[Arch], list[dict[str, str]]]:
     from latency_tables.estimator import LatencyEstimator
     from latency_tables.table import load_table
     from supernet.spaces.arch_csv import read_archs
-    from supernet.spaces.presets import load_space
 
     loaded = load_table(table)
-    space = space_of(loaded, load_space(loaded.space))
+    space = _space_of(loaded, own_space)
     read = read_archs(archs, space)
     return LatencyEstimator(loaded, space), [arch for arch, _ in read], [row for _, row in read]
 

@@ -37,7 +37,7 @@ def train(
     from supernet.bundle import open_bundle
     from supernet.bundling import build_bundle
     from supernet.data.splits import load_splits
-    from supernet.spaces.presets import load_space
+    from supernet.spaces.presets import find_space
     from supernet.training.config import load_config
     from supernet.training.loop import StepReport
     from supernet.training.loop import train as train_supernet
@@ -46,7 +46,8 @@ def train(
         torch.set_num_threads(threads)
     settings = load_config(config)
     dataset_name = dataset or data.resolve().name
-    size = max(load_space(settings.space).resolutions)
+    space = find_space(settings.space)
+    size = max(space.resolutions)
     note(f"Reading {data} …")
     splits = load_splits(data, size=size, validation_images=settings.validation_images, seed=settings.seed)
     note(
@@ -76,13 +77,14 @@ def train(
             supernet,
             splits,
             out,
-            name=settings.space,
+            name=space.name,
             archs=population,
             seed=settings.seed,
             training={
                 "dataset": dataset_name,
                 "images": len(splits.train),
                 **settings.to_dict(),
+                "space": space.name,
                 **origin,
             },
             report=lambda stage, done, total: update(done, total, stage),

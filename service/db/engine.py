@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -60,6 +61,16 @@ def build_engine(settings: Settings) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def has_database(settings: Settings) -> bool:
+    """Whether the file of a SQLite database is there; a database server is taken to have one.
+
+    Raises:
+        StorageError: As `build_engine`.
+    """
+    url = build_engine(settings).url
+    return url.get_backend_name() != "sqlite" or Path(str(url.database)).exists()
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import and_, delete, exists, func, or_, select
+from sqlalchemy import and_, delete, exists, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -94,6 +94,44 @@ def list_supernets(session: Session, page: PageRequest) -> Page[Supernet]:
 def list_supernet_ids(session: Session) -> list[str]:
     """Every supernet's id, sorted: for error messages."""
     return list(session.scalars(select(Supernet.supernet_id).order_by(Supernet.supernet_id)))
+
+
+def lock_supernets(session: Session) -> None:
+    """Keep everybody else from adding or deleting supernets until the transaction ends.
+
+    For what no constraint can say: one space per name, and files that several rows share.
+    """
+    # A writing transaction of SQLite is alone anyway.
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("LOCK TABLE supernets IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def delete_supernet(session: Session, supernet_id: str) -> None:
+    """Delete a supernet; the database deletes its searches with it, and refuses where it has deployments."""
+    session.execute(delete(Supernet).where(Supernet.supernet_id == supernet_id))
+
+
+def has_deployments(session: Session, supernet_id: str) -> bool:
+    """Whether any deployment was made from a supernet."""
+    query = select(Deployment.deployment_id).where(Deployment.supernet_id == supernet_id)
+    return session.execute(query.limit(1)).first() is not None
+
+
+def has_bundle(session: Session, bundle_uri: str) -> bool:
+    """Whether any supernet has its files there."""
+    query = select(Supernet.supernet_id).where(Supernet.bundle_uri == bundle_uri)
+    return session.execute(query.limit(1)).first() is not None
+
+
+def find_supernet_of_space(session: Session, space: str) -> Supernet | None:
+    """The oldest supernet of a space, or None."""
+    query = select(Supernet).where(Supernet.space == space).order_by(Supernet.created_at, Supernet.supernet_id)
+    return session.scalars(query.limit(1)).one_or_none()
+
+
+def list_supernet_spaces(session: Session) -> list[str]:
+    """Names of the spaces that supernets have, sorted: for error messages."""
+    return list(session.scalars(select(Supernet.space).distinct().order_by(Supernet.space)))
 
 
 # ---------------------------------------------------------------------------- devices and tables

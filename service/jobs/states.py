@@ -59,7 +59,7 @@ class ExportPayload(BaseModel):
     deployment_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")  # part of a key of the artefact store
     supernet_id: str
     bundle_uri: str
-    """`shipped:NAME`."""
+    """`shipped:NAME` or `artifact:KEY`; what the child gets has `folder:PATH` in place of the second."""
     arch: dict[str, Any]
     device_id: str | None = None
     opset: int = 18

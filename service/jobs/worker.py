@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from service.artifacts import ArtifactStore
+from service.bundles import BundleStore
 from service.db import job_repository
 from service.db.engine import DatabaseError, build_engine, is_outage, reason_of, session_factory, session_scope
 from service.db.job_repository import Signal
@@ -113,6 +114,7 @@ class Worker:
         self._settings = settings
         self._factory = session_factory(engine)
         self._store = ArtifactStore(settings.effective_artifacts_url)
+        self._bundles = BundleStore(self._store, settings.data_dir)
         self._stop = stop
         self._handlers = handlers
         self._child = WarmChild([handler.module for handler in handlers.values()])
@@ -194,7 +196,7 @@ class Worker:
             "job_id": job.job_id,
             "attempt": job.attempt,
             "target": handler.target,
-            "payload": job.payload,
+            "payload": handler.fetch(job.payload, self._bundles),
             "out_dir": str(out),
         }
         _log.info("attempt started", extra={"kind": job.kind})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,11 +11,13 @@ from latency_tables.estimator import LatencyEstimator
 from latency_tables.table import LatencyTable
 from service.errors import ConflictError
 from supernet.bundle import Bundle, open_bundle, shipped_bundles
-from supernet.predictors.accuracy import AccuracyPredictor, load_predictor
+from supernet.predictors.loading import load_predictor
+from supernet.predictors.predictor import Predictor, describe_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.bundles import BundleStore
     from service.db.models import Supernet
     from service.db.repositories import TableRef
     from supernet.spaces.space import SearchSpace
@@ -69,7 +71,7 @@ class LoadedSupernet:
         return self.bundle.space
 
     @cached_property
-    def predictor(self) -> AccuracyPredictor:
+    def predictor(self) -> Predictor:
         """Raises `MissingPartError` where the bundle has none."""
         return load_predictor(self.bundle.predictor_path, self.space)
 
@@ -81,9 +83,14 @@ class LoadedSupernet:
 
 
 class Catalog:
-    """What searches need, by what identifies its content; nothing in it ever goes stale."""
+    """What searches need, by what identifies its content; nothing in it ever goes stale.
 
-    def __init__(self) -> None:
+    Args:
+        bundles: Where those that users registered are opened.
+    """
+
+    def __init__(self, bundles: BundleStore) -> None:
+        self._bundles = bundles
         self._supernets: _Cache[LoadedSupernet] = _Cache(_MAX_SUPERNETS)
         self._estimators: _Cache[LatencyEstimator] = _Cache(_MAX_ESTIMATORS)
 
@@ -93,9 +100,10 @@ class Catalog:
         Raises:
             ConflictError: Its files are gone or were changed since it was registered.
             InvalidBundleError: Its files are damaged.
+            StorageError: They cannot be fetched.
         """
         key = (row.supernet_id, row.bundle_uri, row.bundle_sha256)
-        return self._supernets.get(key, lambda: _open(row))
+        return self._supernets.get(key, lambda: _open(row, self._bundles))
 
     def estimator(
         self, table: TableRef, space: SearchSpace, *, load_document: Callable[[], dict[str, Any]]
@@ -114,14 +122,17 @@ class Catalog:
         return self._estimators.get(key, lambda: LatencyEstimator(LatencyTable.from_dict(load_document()), space))
 
 
-def _open(row: Supernet) -> LoadedSupernet:
+def _open(row: Supernet, bundles: BundleStore) -> LoadedSupernet:
     name = row.bundle_uri.removeprefix(SHIPPED)
-    if not row.bundle_uri.startswith(SHIPPED) or name not in shipped_bundles():
+    if not row.bundle_uri.startswith(SHIPPED):
+        bundle = bundles.open(row.bundle_uri)
+    elif name in shipped_bundles():
+        bundle = open_bundle(name)
+    else:
         raise ConflictError(
             f"The files of supernet '{row.supernet_id}' ('{row.bundle_uri}') do not come with this version.",
             code="bundle_unavailable",
         )
-    bundle = open_bundle(name)
     if bundle.sha256 != row.bundle_sha256:
         raise ConflictError(
             f"The files of supernet '{row.supernet_id}' changed since it was registered. Restart the service.",
@@ -130,5 +141,6 @@ def _open(row: Supernet) -> LoadedSupernet:
     loaded = LoadedSupernet(row.supernet_id, row.bundle_uri, bundle)
     if loaded.predictor_sha256 is not None:
         # What the predictor prepares on first use takes time and memory: here once, not in every request that waits.
-        loaded.predictor.interval(loaded.predictor.rows[:1])
+        arch = replace(loaded.space.smallest(), resolution=loaded.predictor.resolutions[0])
+        describe_accuracy(loaded.predictor, arch)
     return loaded

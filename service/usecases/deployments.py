@@ -13,7 +13,7 @@ from service.errors import ConflictError, NotFoundError
 from service.jobs.states import ExportPayload, JobKind, JobState
 from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
-from supernet.predictors.accuracy import describe_accuracy
+from supernet.predictors.predictor import describe_accuracy
 from supernet.spaces.arch import Arch
 
 if TYPE_CHECKING:

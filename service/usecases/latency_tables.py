@@ -33,7 +33,7 @@ def check_registration(session: Session, table: LatencyTable, *, device_id: str,
         InvalidRequestError: `path_mismatch`; or `refused_table`, with the report: the table is of no use.
         TableFormatError: A text in `source` cannot be stored.
     """
-    known_space = space_of(table, get_space(space))
+    known_space = space_of(table, get_space(session, space))
     for name, given, wanted in (("device", table.device.device_id, device_id), ("space", table.space, space)):
         if given != wanted:
             raise InvalidRequestError(
@@ -95,7 +95,7 @@ def get_table(session: Session, device_id: str, space: str, *, version: int | No
         NotFoundError: `unknown_device`, `unknown_space` or `unknown_table`.
     """
     get_device(session, device_id)
-    get_space(space)
+    get_space(session, space)
     found = repositories.find_table(session, device_id, space=space, version=version)
     if found is None:
         which = "no latency table" if version is None else f"no version {version} of a latency table"

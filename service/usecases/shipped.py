@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from service.errors import ConflictError
 from service.usecases.catalog import SHIPPED
 from service.usecases.latency_tables import register_table
 from supernet.bundle import DEFAULT_BUNDLE, Bundle, open_bundle, shipped_bundles
-from supernet.predictors.accuracy import load_predictor
+from supernet.predictors.loading import load_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +28,8 @@ def register_shipped(session: Session) -> None:
     """Register every shipped bundle and table; what is registered already is left alone.
 
     A shipped bundle that changed with an update takes the place of the old one. A shipped table becomes a new version
-    only if no stored version equals it and the newest one was shipped too: a user's own table stays the newest.
+    only if no stored version equals it and the newest one was shipped too: a user's own table stays the newest, and a
+    user's own supernet what it is.
 
     Raises:
         InvalidBundleError: A shipped bundle is damaged.
@@ -60,7 +60,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     if "predictor" in bundle.manifest.parts:
         predictor = load_predictor(bundle.predictor_path, bundle.space)
         described["predictor"] = {
-            "quality": asdict(predictor.quality),
+            "quality": predictor.quality.to_dict() if predictor.quality else None,
             "resolutions": list(predictor.resolutions),
         }
     return described
@@ -69,6 +69,9 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 def _register_bundle(session: Session, name: str, bundle: Bundle) -> None:
     known = repositories.find_supernet(session, name)
     if known is not None and known.bundle_sha256 == bundle.sha256:
+        return
+    if known is not None and not known.bundle_uri.startswith(SHIPPED):
+        logger.warning("the shipped supernet %s is left out: a user registered another bundle under its name", name)
         return
     if known is None:
         default = name == DEFAULT_BUNDLE and repositories.find_default_supernet(session) is None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from service.db import repositories
 from service.errors import ConflictError, NotFoundError
 from supernet.errors import InvalidSpaceError
 from supernet.spaces.presets import list_spaces, load_space
+from supernet.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from service.db.models import Supernet
-    from supernet.spaces.space import SearchSpace
 
 
 def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
@@ -38,8 +40,10 @@ def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
     return found
 
 
-def get_space(name: str) -> SearchSpace:
-    """The search space with this name.
+def get_space(session: Session, name: str) -> SearchSpace:
+    """The search space with this name: a preset, or that of a registered supernet.
+
+    Supernets of one space differ in their classes; those of the oldest one are taken.
 
     Raises:
         NotFoundError: `unknown_space`.
@@ -47,5 +51,14 @@ def get_space(name: str) -> SearchSpace:
     try:
         return load_space(name)
     except InvalidSpaceError as error:
-        known = ", ".join(list_spaces())
+        owner = repositories.find_supernet_of_space(session, name)
+        if owner is not None:
+            return _read_space(json.dumps(owner.manifest["space"]))
+        known = ", ".join(sorted({*list_spaces(), *repositories.list_supernet_spaces(session)}))
         raise NotFoundError(f"No search space {name[:80]!r}. Known are: {known}.", code="unknown_space") from error
+
+
+@lru_cache(maxsize=16)
+def _read_space(text: str) -> SearchSpace:
+    """Once per space: what it lists of itself takes seconds for a large one, and it remembers."""
+    return SearchSpace.from_dict(json.loads(text))

@@ -104,12 +104,15 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Top-1 accuracy as a fraction: predicted with its interval, and evaluated on data where that was done."""
+    """Top-1 accuracy as a fraction: predicted with its interval, and evaluated on data where that was done.
+
+    `low`, `high` and `level` are None where nobody knows how far off the predictor is.
+    """
 
     predicted: float
-    low: float
-    high: float
-    level: float
+    low: float | None
+    high: float | None
+    level: float | None
     evaluated: float | None = None
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.errors import InvalidArchError
-from supernet.network.layers import build_elastic_layer
+from supernet.network.layers import ACTIVATIONS, build_elastic_layer
 
 if TYPE_CHECKING:
     from supernet.spaces.arch import Arch
@@ -32,10 +32,13 @@ class ElasticBlock(nn.Module):
 
     def forward(self, x: Tensor, spec: BlockSpec) -> Tensor:
         """Run the block `spec` with the leading slices of the weights."""
-        y = x
+        y, shortcut = x, x
         for layer in spec.layers:
-            y = self.layers[layer.name](y, layer)
-        return x + y if spec.shortcut else y
+            if layer.on_shortcut:
+                shortcut = self.layers[layer.name](shortcut, layer)
+            else:
+                y = self.layers[layer.name](y, layer)
+        return ACTIVATIONS[spec.sum_act](shortcut + y) if spec.adds_shortcut else y
 
     def slices(self, spec: BlockSpec) -> dict[str, Tensor]:
         """State of the plain block, keyed as `Block.state_dict`."""

@@ -194,11 +194,17 @@ class ElasticLinear(nn.Module):
 
 
 class ElasticPool(nn.Module):
-    """Global mean over height and width; has nothing to slice."""
+    """Any pooling; it has nothing to slice."""
 
-    def forward(self, x: Tensor, spec: LayerSpec) -> Tensor:  # noqa: ARG002  (every elastic layer takes one)
-        """Average `(batch, chs, height, width)` to `(batch, chs, 1, 1)`."""
-        return x.mean((2, 3), keepdim=True)
+    def forward(self, x: Tensor, spec: LayerSpec) -> Tensor:
+        """Pool `(batch, chs, height, width)` to `(batch, chs, height / stride, width / stride)`, or globally to 1×1."""
+        match spec.kind:
+            case LayerKind.MAX_POOL:
+                return F.max_pool2d(x, spec.kernel_size, spec.stride, spec.kernel_size // 2)
+            case LayerKind.AVG_POOL:
+                return F.avg_pool2d(x, spec.kernel_size, spec.stride, ceil_mode=True)
+            case _:
+                return x.mean((2, 3), keepdim=True)
 
     def slices(self, spec: LayerSpec) -> dict[str, Tensor]:  # noqa: ARG002
         """Nothing."""
@@ -220,5 +226,5 @@ def build_elastic_layer(
             return ElasticSqueezeExcite(largest, generator)
         case LayerKind.LINEAR:
             return ElasticLinear(largest, generator)
-        case LayerKind.POOL:
+        case LayerKind.POOL | LayerKind.MAX_POOL | LayerKind.AVG_POOL:
             return ElasticPool()

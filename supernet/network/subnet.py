@@ -58,6 +58,13 @@ class SqueezeExcite(nn.Module):
         return x * scale
 
 
+class AvgPool(nn.AvgPool2d):
+    """Mean over windows of the stride; a window at the edge averages the pixels it has."""
+
+    def __init__(self, spec: LayerSpec) -> None:
+        super().__init__(spec.kernel_size, spec.stride, ceil_mode=True)
+
+
 class Pool(nn.Module):
     """Global mean over height and width."""
 
@@ -85,14 +92,21 @@ class Block(nn.Module):
     def __init__(self, spec: BlockSpec, *, norm_eps: float) -> None:
         super().__init__()
         self.layers = nn.ModuleDict({layer.name: build_layer(layer, norm_eps=norm_eps) for layer in spec.layers})
-        self.shortcut = spec.shortcut
+        self.on_shortcut = {layer.name for layer in spec.layers if layer.on_shortcut}
+        self.adds_shortcut = spec.adds_shortcut
+        self.sum_act = ACTIVATION_MODULES[spec.sum_act]()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the layers in order and add the input where the block has a shortcut."""
-        y = x
-        for layer in self.layers.values():
-            y = layer(y)
-        return x + y if self.shortcut else y
+        """Run the layers in order and add the shortcut where the block has one."""
+        y, shortcut = x, x
+        for name, layer in self.layers.items():
+            if name in self.on_shortcut:
+                shortcut = layer(shortcut)
+            else:
+                y = layer(y)
+        if self.adds_shortcut:
+            y = self.sum_act(shortcut + y)
+        return y
 
 
 class Subnet(nn.Module):
@@ -123,6 +137,10 @@ def build_layer(spec: LayerSpec, *, norm_eps: float) -> nn.Module:
             return ConvLayer(spec, norm_eps=norm_eps)
         case LayerKind.SQUEEZE_EXCITE:
             return SqueezeExcite(spec)
+        case LayerKind.MAX_POOL:
+            return nn.MaxPool2d(spec.kernel_size, spec.stride, spec.kernel_size // 2)
+        case LayerKind.AVG_POOL:
+            return AvgPool(spec)
         case LayerKind.POOL:
             return Pool()
         case LayerKind.LINEAR:

@@ -1,8 +1,13 @@
 """How good a subnet will be. Predicting needs numpy alone, fitting scipy.
 
-inputs            archs as what a predictor sees
+predictor         Predictor: what every predictor offers
+inputs            archs as what a fitted predictor sees
 gaussian_process  covariance of archs and the choice of its hyper-parameters
 arch_process      a fitted process, fast on whole populations
-accuracy          AccuracyPredictor: fit, predict, interval, save, load
+accuracy          AccuracyPredictor: fit, predict, interval, save
+ofa_encodings     archs as what the reference project's predictors see
+ofa_network       OfaPredictor: the reference project's network
+storage           the file of a predictor
+loading           load_predictor: any predictor from its file
 evaluate          a predictor against accuracies it never saw
 """

@@ -7,38 +7,30 @@ held-out subnets, above all where these are smaller than the ones it was fitted 
 
 from __future__ import annotations
 
-import json
-import reprlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import inf
-from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from supernet.errors import FingerprintMismatchError, InvalidArchError, InvalidBundleError, InvalidConfigError
+from supernet.errors import InvalidConfigError
 from supernet.predictors.arch_process import ArchProcess, distances_within, mean_and_deviation, standardise
 from supernet.predictors.evaluate import report_on, validate_top1
 from supernet.predictors.gaussian_process import BOUNDS, Hyperparameters, choose_hyperparameters, inverse_of, left_out
 from supernet.predictors.inputs import ArchInputs
+from supernet.predictors.predictor import PredictorQuality, validate_resolutions
+from supernet.predictors.storage import validate_number, write_file
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pathlib import Path
 
-    from supernet.spaces.arch import Arch
+    from supernet.predictors.storage import Arrays
     from supernet.spaces.costs import Values
     from supernet.spaces.space import Rows, SearchSpace
 
 FORMAT = "tailor-predictor/1"
-_KEY = "tailor"
-
-INTERVAL_LEVEL = 0.9
-# Intervals given to users hold for a test set of this size, that of CIFAR-10.
-TEST_IMAGES = 10_000
 LEAST_ARCHS = 20
 # More archs make every prediction slower and hardly better; a random part is taken.
 MOST_ARCHS = 3000
@@ -54,31 +46,9 @@ _LARGEST = 1e9
 _SLACK = 10
 
 
-@dataclass(frozen=True, slots=True)
-class PredictorQuality:
-    """How well a predictor did on archs left out of the fit, in ten random folds; see `PredictorReport`.
-
-    Attributes:
-        n_archs: Distinct archs it was fitted on.
-        n_images: Images each accuracy was evaluated on; None where nobody knows.
-    """
-
-    n_archs: int
-    rmse_pp: float
-    kendall_tau: float
-    bias_pp: float
-    coverage_90: float
-    width_90_pp: float
-    n_images: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, eq=False)
 class AccuracyPredictor:
-    """Predicts top-1 accuracies of one search space; made by `fit` or `load_predictor`.
+    """Predicts top-1 accuracies of one search space; made by `fit` or `from_file`.
 
     Attributes:
         space: The space it was fitted for.
@@ -149,19 +119,11 @@ class AccuracyPredictor:
         mean, deviation = left_out(inverse, targets, np.array_split(np.arange(len(rows)), _QUALITY_FOLDS))
         reach = _quantile(residuals, 0.9) * deviation
         low, predicted, high = (_accuracy_of(error, scale) for error in (mean + reach, mean, mean - reach))
-        report = report_on(predicted, (low, high), top1)
-        quality = PredictorQuality(
-            n_archs=report.n,
-            rmse_pp=report.rmse_pp,
-            kendall_tau=report.kendall_tau,
-            bias_pp=report.bias_pp,
-            coverage_90=report.coverage_90,
-            width_90_pp=report.width_90_pp,
-            n_images=n_images,
-        )
+        report = report_on(predicted, (low, high), top1).to_dict()
+        quality = PredictorQuality(n_archs=report.pop("n"), n_images=n_images, **report)
         return cls(space, quality, hyper, rows, inverse @ targets, residuals, scale, trend_scale)
 
-    @property
+    @cached_property
     def resolutions(self) -> tuple[int, ...]:
         """Resolutions it was fitted on, ascending, pixels: the only ones it predicts for."""
         return tuple(int(self.space.slots[0].choices[index]) for index in np.unique(self.rows[:, 0]))
@@ -221,20 +183,24 @@ class AccuracyPredictor:
         Raises:
             InvalidConfigError: The path is a folder, or lies in one that does not exist.
         """
-        if path.is_dir() or not path.parent.is_dir():
-            raise InvalidConfigError(f"'{path}' cannot be written: name a file in a folder that exists.")
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _SHAPES}
-        content = {
-            "format": FORMAT,
-            "space": self.space.name,
-            "space_fingerprint": self.space.fingerprint,
-            "quality": self.quality.to_dict(),
-            "hyper": asdict(self.hyper),
-        }
-        partial = path.with_name(path.name + ".partial")
-        # NOTE: safetensors writes several keys in random order; one key keeps equal predictors equal files.
-        save_file(arrays, partial, metadata={_KEY: json.dumps(content, sort_keys=True)})
-        partial.replace(path)
+        content = {"quality": self.quality.to_dict(), "hyper": asdict(self.hyper)}
+        arrays = {name: getattr(self, name) for name in _SHAPES}
+        write_file(path, self.space, file_format=FORMAT, content=content, arrays=arrays)
+
+    @classmethod
+    def from_file(cls, space: SearchSpace, content: dict[str, Any], arrays: Arrays) -> AccuracyPredictor:
+        """Put together what `save` wrote for this space; raises `ValueError` and the like where it is damaged."""
+        quality = PredictorQuality(**content["quality"])
+        validate_number("n_archs", quality.n_archs, 1, inf, whole=True)
+        if quality.n_images is not None:
+            validate_number("n_images", quality.n_images, 1, inf, whole=True)
+        for name in ("rmse_pp", "kendall_tau", "bias_pp", "coverage_90", "width_90_pp"):
+            validate_number(name, getattr(quality, name), -_LARGEST, _LARGEST)
+        hyper = Hyperparameters(**content["hyper"])
+        for name, (least, most) in BOUNDS.items():
+            # Beyond a fit's own bounds, but not so far that single precision gives way. A missing one has no default.
+            validate_number(name, content["hyper"][name], least / _SLACK, most * _SLACK)
+        return cls(space, quality, hyper, **_validated(arrays, space))
 
     # ------------------------------------------------------------------ private
 
@@ -242,107 +208,13 @@ class AccuracyPredictor:
     def _process(self) -> ArchProcess:
         return ArchProcess(ArchInputs(self.space), self.hyper, self.rows, self.weights, self.trend_scale)
 
-    @cached_property
-    def _known(self) -> NDArray[np.bool_]:
-        known = np.zeros(len(self.space.slots[0].choices), bool)
-        known[self.rows[:, 0]] = True
-        return known
-
     def _checked(self, rows: Rows) -> Rows:
         rows = self._process.inputs.check(np.asarray(rows))
-        known = self._known[rows[:, 0]]
-        if not known.all():
-            resolution = int(self.space.slots[0].choices[rows[~known][0, 0]])
-            raise InvalidArchError(
-                f"This predictor never saw resolution {resolution}; it knows {list(self.resolutions)}. "
-                "Search among these, or fit it on archs of the others too."
-            )
+        validate_resolutions(self.space, rows, self.resolutions)
         return rows
 
 
-def describe_accuracy(predictor: AccuracyPredictor, arch: Arch) -> dict[str, float] | None:
-    """`{predicted, low, high, level}` of one arch as answers and manifests give it, fractions.
-
-    The interval holds for the accuracy seen on a test set of `TEST_IMAGES` images: the predictor's own, widened by the
-    sampling error of such a set. None where the predictor does not know the resolution.
-    """
-    if arch.resolution not in predictor.resolutions:
-        return None
-    rows = predictor.space.to_rows([arch])
-    low, high = predictor.interval(rows, INTERVAL_LEVEL, extra_images=TEST_IMAGES)
-    return {
-        "predicted": float(predictor.predict(rows)[0]),
-        "low": float(low[0]),
-        "high": float(high[0]),
-        "level": INTERVAL_LEVEL,
-    }
-
-
-def space_name_of(path: Path) -> str:
-    """Name of the search space a predictor file was fitted for; `load_predictor` checks the rest.
-
-    Raises:
-        InvalidBundleError: As `load_predictor`.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            name = header["space"]
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise InvalidBundleError(f"'{path}' is no Tailor predictor: {error}. Fit one first.") from error
-    if not isinstance(name, str):
-        raise InvalidBundleError(f"'{path}' is damaged: 'space' is a name, got {reprlib.repr(name)}. Fit one first.")
-    return name
-
-
-def load_predictor(path: Path, space: SearchSpace) -> AccuracyPredictor:
-    """Read what `AccuracyPredictor.save` wrote.
-
-    Raises:
-        InvalidBundleError: The file is absent, truncated, inconsistent or of another format.
-        FingerprintMismatchError: It was fitted for another search space, or the same one with other classes.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(_KEY, "{}")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, SafetensorError, TypeError) as error:
-        raise InvalidBundleError(f"'{path}' cannot be read as safetensors: {error}. Is the file complete?") from error
-    try:
-        content = json.loads(text)
-        found_format, found = content.get("format"), str(content.get("space_fingerprint"))
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise InvalidBundleError(f"'{path}' is damaged: {error}. Fit the predictor again.") from error
-    if found_format != FORMAT:
-        raise InvalidBundleError(
-            f"'{path}' is no Tailor predictor: format {reprlib.repr(found_format)}, not '{FORMAT}'. "
-            "Fit one with `tailor predictor fit`."
-        )
-    if found != space.fingerprint:
-        raise FingerprintMismatchError(
-            f"'{path}' was fitted for the space {reprlib.repr(content.get('space'))} ({found[:12]}), not for "
-            f"'{space.name}' "
-            f"({space.fingerprint[:12]}). Load it with the space of its own bundle.",
-            expected=space.fingerprint,
-            found=found,
-        )
-    try:
-        quality = PredictorQuality(**content["quality"])
-        _check_range("n_archs", quality.n_archs, 1, inf, whole=True)
-        if quality.n_images is not None:
-            _check_range("n_images", quality.n_images, 1, inf, whole=True)
-        for name in ("rmse_pp", "kendall_tau", "bias_pp", "coverage_90", "width_90_pp"):
-            _check_range(name, getattr(quality, name), -_LARGEST, _LARGEST)
-        hyper = Hyperparameters(**content["hyper"])
-        for name, (least, most) in BOUNDS.items():
-            # Beyond a fit's own bounds, but not so far that single precision gives way. A missing one has no default.
-            _check_range(name, content["hyper"][name], least / _SLACK, most * _SLACK)
-        return AccuracyPredictor(space, quality, hyper, **_validated(arrays, space))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidBundleError(f"'{path}' is damaged: {error}. Fit the predictor again.") from error
-
-
-def _validated(arrays: dict[str, NDArray[Any]], space: SearchSpace) -> dict[str, NDArray[Any]]:
+def _validated(arrays: Arrays, space: SearchSpace) -> Arrays:
     """The arrays of a file after a check that they fit each other and the space; raises `ValueError`."""
     if set(arrays) != set(_SHAPES):
         raise ValueError(f"it holds the arrays {sorted(arrays)}, not {sorted(_SHAPES)}")
@@ -356,19 +228,11 @@ def _validated(arrays: dict[str, NDArray[Any]], space: SearchSpace) -> dict[str,
         if name != "rows" and np.abs(arrays[name]).max() > _LARGEST:
             raise ValueError(f"'{name}' holds numbers beyond {_LARGEST:g}")
     for name in ("scale", "trend_scale"):
-        _check_range(f"the deviation of '{name}'", float(arrays[name][1]), 1 / _LARGEST, _LARGEST)
+        validate_number(f"the deviation of '{name}'", float(arrays[name][1]), 1 / _LARGEST, _LARGEST)
     if arrays["residuals"][0] < 0 or (np.diff(arrays["residuals"]) < 0).any():
         raise ValueError("'residuals' are not from 0 and ascending")
     ArchInputs(space).check(arrays["rows"])
     return arrays
-
-
-def _check_range(name: str, value: Any, least: float, most: float, *, whole: bool = False) -> None:
-    """Raise `ValueError` for what is no number in the range."""
-    kinds = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
-        wanted = f"a {'whole ' if whole else ''}number from {least:g}" + (f" to {most:g}" if most < inf else "")
-        raise ValueError(f"'{name}' must be {wanted}, got {reprlib.repr(value)}")
 
 
 _SHAPES: dict[str, tuple[str | int, ...]] = {

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from supernet.errors import InvalidConfigError
 
 if TYPE_CHECKING:
+    from supernet.predictors.predictor import Predictor
     from supernet.spaces.costs import Values
     from supernet.spaces.space import Rows
-
-
-class Predictor(Protocol):
-    """Anything that predicts top-1 accuracies with an interval."""
-
-    def predict(self, rows: Rows) -> Values:
-        """`(n_archs,)` fractions."""
-
-    def interval(self, rows: Rows, level: float = 0.9) -> tuple[Values, Values]:
-        """Lower and upper bounds, each `(n_archs,)` fractions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +24,16 @@ class PredictorReport:
         rmse_pp: Root of the mean squared error.
         kendall_tau: Rank agreement, tau-b; 1 is the same order. 0 where one side is constant.
         bias_pp: Mean of predicted minus measured.
-        coverage_90: Fraction of measured accuracies inside their 90 % interval.
-        width_90_pp: Mean width of these intervals.
+        coverage_90: Fraction of measured accuracies inside their 90 % interval; None without intervals.
+        width_90_pp: Mean width of these intervals; None without.
     """
 
     n: int
     rmse_pp: float
     kendall_tau: float
     bias_pp: float
-    coverage_90: float
-    width_90_pp: float
+    coverage_90: float | None
+    width_90_pp: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""
@@ -64,17 +55,20 @@ def evaluate_predictor(predictor: Predictor, rows: Rows, top1: Values) -> Predic
     return report_on(predictor.predict(rows), predictor.interval(rows, 0.9), top1)
 
 
-def report_on(predicted: Values, interval: tuple[Values, Values], top1: Values) -> PredictorReport:
+def report_on(predicted: Values, interval: tuple[Values, Values] | None, top1: Values) -> PredictorReport:
     """Compare predictions that are already made; all arrays `(n_archs,)` fractions."""
     errors_pp = 100 * (predicted - top1)
-    low, high = interval
+    coverage = width_pp = None
+    if interval is not None:
+        low, high = interval
+        coverage, width_pp = float(np.mean((low <= top1) & (top1 <= high))), float(100 * np.mean(high - low))
     return PredictorReport(
         n=len(top1),
         rmse_pp=float(np.sqrt(np.mean(errors_pp**2))),
         kendall_tau=kendall_tau(predicted, top1),
         bias_pp=float(errors_pp.mean()),
-        coverage_90=float(np.mean((low <= top1) & (top1 <= high))),
-        width_90_pp=float(100 * np.mean(high - low)),
+        coverage_90=coverage,
+        width_90_pp=width_pp,
     )
 
 

@@ -86,34 +86,11 @@ class Arch:
 
     @classmethod
     def from_ofa(cls, choice: Mapping[str, Any], space: SearchSpace) -> Arch:
-        """Read an architecture dictionary of the once-for-all reference code.
+        """Read an architecture dictionary of the once-for-all reference code; see `ofa_dicts.arch_from_ofa`."""
+        # Here, since the dictionaries' module needs this one.
+        from supernet.spaces.ofa_dicts import arch_from_ofa
 
-        Args:
-            choice: `ks`, `e` and `d` as lists over blocks and stages (skipped blocks included), `r` as a number or
-                a list of one.
-            space: The search space it belongs to.
-
-        Returns:
-            The canonical arch.
-
-        Raises:
-            InvalidArchError: A key is unknown or missing, a list has the wrong length, or a value is not offered.
-        """
-        allowed = {"ks": "kernel_sizes", "e": "expand_ratios", "d": "depths", "w": "widths", "r": "resolution"}
-        if not isinstance(choice, Mapping):
-            raise InvalidArchError(f"An OFA dictionary has the keys {sorted(allowed)}, got {type(choice).__name__}.")
-        unknown = sorted(map(str, set(choice) - set(allowed)))
-        if unknown:
-            raise InvalidArchError(f"Unknown keys {unknown} in an OFA dictionary; allowed are {sorted(allowed)}.")
-        if "r" not in choice:
-            raise InvalidArchError(f"An OFA dictionary needs 'r' (the resolution); got {sorted(choice)}.")
-        values: dict[str, Any] = {allowed[key]: choice[key] for key in choice}
-        resolution = values["resolution"]
-        if isinstance(resolution, list | tuple):
-            if len(resolution) != 1:
-                raise InvalidArchError(f"'r' must be a number or a list of one, got {resolution!r}.")
-            values["resolution"] = resolution[0]
-        return space.canonicalize(cls(**values))
+        return arch_from_ofa(choice, space)
 
 
 def _listed(name: str, value: Any) -> list[Any] | tuple[Any, ...]:

@@ -6,7 +6,7 @@ It knows nothing of search spaces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from math import floor
@@ -18,6 +18,9 @@ class BlockKind(StrEnum):
     CONV = "conv"  # k×k convolution
     SEPARABLE = "separable"  # depthwise k×k, then a 1×1 projection
     INVERTED = "inverted"  # 1×1 expansion, depthwise k×k, squeeze-excite, 1×1 projection
+    BOTTLENECK = "bottleneck"  # 1×1 reduction, k×k convolution, 1×1 expansion
+    BOTTLENECK_DOWN = "bottleneck_down"  # the same beside a shortcut that pools by the stride and projects
+    MAX_POOL = "max_pool"  # largest value of k×k pixels
     POOL = "pool"  # global mean over height and width
     LINEAR = "linear"  # fully connected, on a pooled map
 
@@ -50,9 +53,9 @@ class BlockSpec:
     """One block with every shape fixed. Maps are square; sizes in pixels, widths in channels.
 
     Attributes:
-        mid_chs: Channels of the depthwise convolution; equals `in_chs` for kinds without one.
-        act: Activation inside the block (after the expansion and the depthwise convolution, or after a plain one).
-        out_act: Activation after the last convolution of a separable block.
+        mid_chs: Channels of the k×k convolution; equals `in_chs` for kinds with no 1×1 convolution before it.
+        act: Activation inside the block (after all convolutions but the last, or after a plain one).
+        out_act: Activation after the last convolution of a separable block, or after the sum of a bottleneck.
         se_chs: Hidden width of squeeze-excite; 0 for none.
         shortcut: Whether the input is added to the output.
         norm: Whether convolutions are followed by batch normalisation.
@@ -80,8 +83,21 @@ class BlockSpec:
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """What runs inside, in order. Networks and ONNX graphs of blocks are built from this list alone."""
+        """What runs inside, in order, those on the shortcut last.
+
+        Networks and ONNX graphs of blocks are built from this list, `adds_shortcut` and `sum_act` alone.
+        """
         return _layers_of(self)
+
+    @property
+    def adds_shortcut(self) -> bool:
+        """Whether the shortcut, the input or what its layers make of it, is added to the output of the last layer."""
+        return self.shortcut or self.kind is BlockKind.BOTTLENECK_DOWN
+
+    @property
+    def sum_act(self) -> Act:
+        """Activation after that sum."""
+        return self.out_act if self.kind in _BOTTLENECKS else Act.NONE
 
     @property
     def macs(self) -> int:
@@ -99,13 +115,20 @@ class LayerKind(StrEnum):
 
     CONV = "conv"  # convolution, normalisation, activation
     SQUEEZE_EXCITE = "squeeze_excite"
-    POOL = "pool"
+    MAX_POOL = "max_pool"
+    AVG_POOL = "avg_pool"  # by a stride; windows at the edge hold fewer pixels
+    POOL = "pool"  # global mean
     LINEAR = "linear"
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One layer inside a block. `hidden_chs` is the inner width of squeeze-excite."""
+    """One layer inside a block.
+
+    Attributes:
+        hidden_chs: Inner width of squeeze-excite.
+        on_shortcut: Whether it runs on the shortcut instead of the block's own path.
+    """
 
     name: str
     kind: LayerKind
@@ -119,6 +142,7 @@ class LayerSpec:
     norm: bool = False
     bias: bool = False
     hidden_chs: int = 0
+    on_shortcut: bool = False
 
     @property
     def macs(self) -> int:
@@ -133,7 +157,7 @@ class LayerSpec:
                 return inputs * self.out_chs * self.kernel_size**2 * area
             case LayerKind.SQUEEZE_EXCITE:
                 return 2 * self.in_chs * self.hidden_chs
-            case LayerKind.POOL:
+            case LayerKind.POOL | LayerKind.MAX_POOL | LayerKind.AVG_POOL:
                 return 0
             case LayerKind.LINEAR:
                 return self.in_chs * self.out_chs
@@ -148,10 +172,13 @@ class LayerSpec:
                 return inputs * self.out_chs * self.kernel_size**2 + extra
             case LayerKind.SQUEEZE_EXCITE:
                 return (2 * self.in_chs + 1) * self.hidden_chs + self.in_chs
-            case LayerKind.POOL:
+            case LayerKind.POOL | LayerKind.MAX_POOL | LayerKind.AVG_POOL:
                 return 0
             case LayerKind.LINEAR:
                 return self.in_chs * self.out_chs + extra
+
+
+_BOTTLENECKS = (BlockKind.BOTTLENECK, BlockKind.BOTTLENECK_DOWN)
 
 
 @lru_cache(maxsize=65536)
@@ -194,7 +221,46 @@ def _layers_of(spec: BlockSpec) -> tuple[LayerSpec, ...]:
                 hidden_chs=spec.se_chs,
             )
             return (expand, depthwise, squeeze_excite, project)
+        case BlockKind.BOTTLENECK | BlockKind.BOTTLENECK_DOWN:
+            reduce = conv("reduce", spec.in_chs, spec.mid_chs, spec.act, in_size=spec.in_size)
+            # Differs from the kinds above: `out_act` follows the sum.
+            path = (
+                reduce,
+                spatial("conv", spec.mid_chs, depthwise=False),
+                replace(project, name="expand", act=Act.NONE),
+            )
+            return path + _downsample_of(spec) if spec.kind is BlockKind.BOTTLENECK_DOWN else path
+        case BlockKind.MAX_POOL:
+            return (replace(spatial("pool", spec.out_chs, depthwise=True), kind=LayerKind.MAX_POOL, norm=False),)
         case BlockKind.POOL:
             return (LayerSpec("pool", LayerKind.POOL, spec.in_size, spec.in_chs, spec.out_chs),)
         case BlockKind.LINEAR:
             return (LayerSpec("linear", LayerKind.LINEAR, 1, spec.in_chs, spec.out_chs, bias=spec.bias),)
+
+
+def _downsample_of(spec: BlockSpec) -> tuple[LayerSpec, ...]:
+    """The shortcut of ResNet-D: average pooling by the stride, then a 1×1 convolution.
+
+    Source: He et al. 2018 (arXiv 1812.01187), figure 2c; OFA `DynamicResNetBottleneckBlock`.
+    """
+    pool = LayerSpec(
+        "shortcut_pool",
+        LayerKind.AVG_POOL,
+        spec.in_size,
+        spec.in_chs,
+        spec.in_chs,
+        kernel_size=spec.stride,
+        stride=spec.stride,
+        on_shortcut=True,
+    )
+    conv = LayerSpec(
+        "shortcut",
+        LayerKind.CONV,
+        spec.out_size,
+        spec.in_chs,
+        spec.out_chs,
+        norm=spec.norm,
+        bias=spec.bias,
+        on_shortcut=True,
+    )
+    return (pool, conv) if spec.stride > 1 else (conv,)

@@ -9,7 +9,8 @@ from typing import Any
 from supernet.errors import InvalidSpaceError
 from supernet.spaces.blocks import Act, BlockKind, BlockSpec, make_divisible
 
-SE_REDUCTION = 4
+# Hidden width of squeeze-excite over the inner width, in MobileNetV3 and all that follow it.
+SE_RATIO = 0.25
 # Spaces come in files of strangers too: without limits one number could fill the memory.
 LARGEST = {"widths": 131_072, "depths": 64, "kernel_sizes": 63, "expand_ratios": 64}
 MAX_CHOICES = 4096
@@ -24,12 +25,14 @@ class Stage:
     Attributes:
         widths: Output channels; empty keeps the input's.
         depths: How many of the first blocks run. 0 is allowed where the stage keeps size and width.
-        expand_ratios: Inner width over input width of inverted blocks.
+        expand_ratios: Inner width over input width of inverted blocks, over output width of bottlenecks.
         stride: Of the first block; the others have 1.
         act: See `BlockSpec`.
         out_act: See `BlockSpec`.
-        se: Squeeze-excite with a hidden width of a quarter of the inner one, rounded to the space's divisor.
-        shortcut: Add the input where size and width stay the same.
+        se: Whether inverted blocks have squeeze-excite.
+        se_ratio: Its hidden width over the inner width, before rounding to the space's divisor.
+        shortcut: Add the input where size and width stay the same. The first bottleneck of a stage that names widths or
+            has a stride projects its shortcut instead.
         norm: See `BlockSpec`.
         bias: See `BlockSpec`.
     """
@@ -43,6 +46,7 @@ class Stage:
     act: Act = Act.NONE
     out_act: Act = Act.NONE
     se: bool = False
+    se_ratio: float = SE_RATIO
     shortcut: bool = False
     norm: bool = True
     bias: bool = False
@@ -78,12 +82,20 @@ class Stage:
             raise InvalidSpaceError(f"Kernel sizes must be odd, got {list(self.kernel_sizes)}.")
         if self.depths[0] == 0 and (self.stride > 1 or self.widths):
             raise InvalidSpaceError("Only a stage that keeps size and width can be skipped (depth 0).")
-        inverted, pool = self.kind is BlockKind.INVERTED, self.kind is BlockKind.POOL
+        if not is_finite_number(self.se_ratio) or not 0 < self.se_ratio <= 1:
+            raise InvalidSpaceError(f"'se_ratio' of a stage must be above 0 and at most 1, got {self.se_ratio!r}.")
+        if self.kind is BlockKind.BOTTLENECK_DOWN:
+            raise InvalidSpaceError(
+                f"A stage of kind '{BlockKind.BOTTLENECK}' begins with a '{self.kind}' block by itself where it names "
+                "widths or has a stride; give it that kind."
+            )
+        inverted, pool = self.kind is BlockKind.INVERTED, self.kind in (BlockKind.POOL, BlockKind.MAX_POOL)
         depthwise = inverted or self.kind is BlockKind.SEPARABLE
         for name, refused in (
             ("kernel_sizes", len(self.kernel_sizes) > 1 and not depthwise),
-            ("expand_ratios", self.expand_ratios != (1,) and not inverted),
+            ("expand_ratios", self.expand_ratios != (1,) and not inverted and self.kind is not BlockKind.BOTTLENECK),
             ("se", self.se and not inverted),
+            ("shortcut", self.shortcut and pool),
             ("widths", pool and bool(self.widths)),
             ("depths", pool and self.depths[0] == 0),
         ):
@@ -103,14 +115,21 @@ class Stage:
     ) -> BlockSpec:
         """Shape one block: the `index`-th of this stage, fed a map of `in_size` pixels and `in_chs` channels.
 
-        `out_chs` is the stage's width. Differs from OFA in nothing: inner width
-        `make_divisible(round(in_chs * expand_ratio))`, hidden squeeze-excite width `make_divisible(mid_chs // 4)`.
+        `out_chs` is the stage's width. As in OFA the inner width is `make_divisible(round(in_chs * expand_ratio))`, of
+        a bottleneck that of `out_chs`, and the hidden width of squeeze-excite `make_divisible(round(mid_chs / 4))`: its
+        `mid_chs // 4` is the same number, since its inner widths are multiples of 8.
         """
         stride = self.stride if index == 0 else 1
-        inverted = self.kind is BlockKind.INVERTED
-        mid_chs = make_divisible(round(in_chs * expand_ratio), divisor) if inverted else in_chs
+        kind, mid_chs, shortcut = self.kind, in_chs, self.shortcut and stride == 1 and in_chs == out_chs
+        if kind is BlockKind.INVERTED:
+            mid_chs = make_divisible(round(in_chs * expand_ratio), divisor)
+        elif kind is BlockKind.BOTTLENECK:
+            mid_chs = make_divisible(round(out_chs * expand_ratio), divisor)
+            # By the stage and not by the block's widths, so that all blocks of one position have the same layers.
+            if self.shortcut and index == 0 and (stride > 1 or self.widths):
+                kind, shortcut = BlockKind.BOTTLENECK_DOWN, False
         return BlockSpec(
-            kind=self.kind,
+            kind=kind,
             in_size=in_size,
             in_chs=in_chs,
             mid_chs=mid_chs,
@@ -119,8 +138,8 @@ class Stage:
             stride=stride,
             act=self.act,
             out_act=self.out_act,
-            se_chs=make_divisible(mid_chs // SE_REDUCTION, divisor) if self.se else 0,
-            shortcut=self.shortcut and stride == 1 and in_chs == out_chs,
+            se_chs=make_divisible(round(mid_chs * self.se_ratio), divisor) if self.se else 0,
+            shortcut=shortcut,
             norm=self.norm,
             bias=self.bias,
         )

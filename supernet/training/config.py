@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import InvalidConfigError, InvalidSpaceError
-from supernet.spaces.presets import load_space
+from supernet.spaces.presets import find_space
 from supernet.training.schedule import learning_rate_at
 
 METHODS = ("rss",)
@@ -19,7 +19,7 @@ class TrainConfig:
     """Settings of one run.
 
     Attributes:
-        space: Name of the search space.
+        space: Name of the search space, or the TOML or JSON file of a user's own.
         method: `rss`: plain cross-entropy on randomly sampled subnets, no teacher, no phases.
         epochs: Passes over the training images.
         batch_size: Images per optimizer step.
@@ -56,7 +56,7 @@ class TrainConfig:
             if isinstance(value, bool) or not isinstance(value, wanted):  # type: ignore[arg-type]
                 raise InvalidConfigError(f"'{field.name}' must be a {field.type}, got {value!r}.")
         try:
-            load_space(self.space)
+            find_space(self.space)
         except InvalidSpaceError as error:
             raise InvalidConfigError(f"'space': {error}") from error
         if self.method not in METHODS:
@@ -108,4 +108,7 @@ def load_config(path: Path) -> TrainConfig:
         raise InvalidConfigError(f"'{path}' has unknown keys {unknown}; allowed are {allowed}.")
     if "space" not in data:
         raise InvalidConfigError(f"'{path}' needs the key 'space', the name of a search space.")
+    space = data["space"]
+    if isinstance(space, str) and space.endswith((".toml", ".json")):
+        data["space"] = str(path.parent / space)  # found from wherever the command runs
     return TrainConfig(**data)

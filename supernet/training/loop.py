@@ -17,7 +17,7 @@ from supernet.data.batches import Normalisation, resize_batch, training_batches
 from supernet.errors import InvalidBundleError, InvalidConfigError, TrainingDivergedError
 from supernet.network.checkpoint import load_tensors, load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
-from supernet.spaces.presets import load_space
+from supernet.spaces.presets import find_space
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def train(
     Source: random subnet sampling, §1.2 "RSS Network Batch" of the RSS-Interference code; here every block and stage
     draws on its own. Differs: no warm-up there; gradient clipping and a peak of 0.4 learn clearly faster here.
     """
-    space = load_space(config.space).with_classes(len(images.classes))
+    space = find_space(config.space).with_classes(len(images.classes))
     supernet = Supernet(space, torch.Generator().manual_seed(config.seed))
     if initial_weights is not None:
         load_weights(supernet, initial_weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from supernet.network.subnet import Block, ConvLayer, SqueezeExcite, Subnet
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import Act, BlockKind, LayerKind
 from supernet.spaces.costs import blocks_of, macs, params
-from supernet.spaces.presets import load_space
+from supernet.spaces.presets import list_spaces, load_space
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 
@@ -37,9 +38,8 @@ def width_space() -> SearchSpace:
 
 
 SPACES: dict[str, Callable[[], SearchSpace]] = {
-    "cifar_mbv3": lambda: load_space("cifar_mbv3"),
-    "ofa_mbv3_w1.0": lambda: load_space("ofa_mbv3_w1.0"),
     "tiny_width": width_space,
+    **{name: partial(load_space, name) for name in list_spaces()},
 }
 
 
@@ -85,7 +85,7 @@ def test_layers_that_run_are_the_layers_of_the_blocks(space: SearchSpace) -> Non
     for block, spec in zip(subnet.blocks, blocks_of(space, arch), strict=True):
         assert isinstance(block, Block)
         assert list(block.layers) == [layer.name for layer in spec.layers]
-        assert block.shortcut is spec.shortcut
+        assert block.adds_shortcut is spec.adds_shortcut
         for layer in spec.layers:
             module = block.layers[layer.name]
             assert sum(parameter.numel() for parameter in module.parameters()) == layer.params

@@ -34,7 +34,8 @@ from supernet.network.checkpoint import load_supernet, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.network.subnet import Subnet
-from supernet.predictors.accuracy import AccuracyPredictor, load_predictor
+from supernet.predictors.accuracy import AccuracyPredictor
+from supernet.predictors.loading import load_predictor
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import Act, BlockKind
 from supernet.spaces.space import SearchSpace

@@ -51,12 +51,15 @@ class SearchRequest(RequestModel):
 
 
 class AccuracyInterval(BaseModel):
-    """Top-1 accuracy as a fraction: the prediction, and the interval that holds the true one at `level`."""
+    """Top-1 accuracy as a fraction: the prediction, and the interval that holds the true one at `level`.
+
+    `low`, `high` and `level` are null where the supernet's predictor was imported: nobody knows how far off it is.
+    """
 
     predicted: float
-    low: float
-    high: float
-    level: float
+    low: float | None
+    high: float | None
+    level: float | None
 
 
 class LatencyInterval(BaseModel):

@@ -12,7 +12,9 @@ from service.api.schemas.base import UtcTime
 class PredictorModel(BaseModel):
     """The accuracy predictor of a supernet."""
 
-    quality: dict[str, Any] = Field(description="How well it did on archs left out of its fit.")
+    quality: dict[str, Any] | None = Field(
+        description="How well it did on archs left out of its fit; None for an imported one, of which nobody knows."
+    )
     resolutions: list[int] = Field(description="The only ones it predicts for, pixels.")
 
 
@@ -34,6 +36,7 @@ class SupernetModel(BaseModel):
     normalisation: NormalisationModel
     predictor: PredictorModel | None = Field(description="None: it cannot be searched (`no_predictor`).")
     deployable: bool = Field(description="Whether it has weights and what a subnet is recalibrated with.")
+    parts: dict[str, int] = Field(description="Bytes of each part its bundle has.")
     training: dict[str, Any] = Field(description="Method, settings and data set the weights come from.")
     versions: dict[str, str]
     bundle_sha256: str

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_SHIPPED = "shipped:"
+_PLACES = ("shipped", "folder")
 
 
 def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], None]) -> dict[str, Any]:
@@ -24,16 +24,17 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
         SupernetError: Whatever else `build_deployment` raises.
     """
     export = ExportPayload.model_validate(payload)
-    if not export.bundle_uri.startswith(_SHIPPED):
+    place, _, bundle = export.bundle_uri.partition(":")
+    if place not in _PLACES:
         raise InvalidBundleError(
             f"Supernet '{export.supernet_id}' lies at '{export.bundle_uri}', which this version cannot read. "
-            f"Use one that starts with '{_SHIPPED}'."
+            f"Use one that starts with one of {_PLACES}."
         )
     latency = export.latency
     if latency is not None:
         latency = {**latency, "device": export.device_id, "table_version": str(export.table_version)}
     return build_deployment(
-        export.bundle_uri.removeprefix(_SHIPPED),
+        bundle,
         Arch.from_dict(export.arch),
         out_dir,
         opset=export.opset,

@@ -60,9 +60,9 @@ class Service:
                 Supernet(supernet_id="s", space="x", bundle_uri="shipped:s", bundle_sha256="0" * 64, manifest={})
             )
 
-    def insert(self, session, deployment_id: str, *steps: str) -> str:
+    def insert(self, session, deployment_id: str, *steps: str, bundle_uri: str = "shipped:s") -> str:
         arch = {"steps": steps or ["succeed"], "folder": str(self.folder)}
-        payload = ExportPayload(deployment_id=deployment_id, supernet_id="s", bundle_uri="shipped:s", arch=arch)
+        payload = ExportPayload(deployment_id=deployment_id, supernet_id="s", bundle_uri=bundle_uri, arch=arch)
         job = self.queue.enqueue(session, JobKind.EXPORT_SUBNET, payload)
         session.add(
             Deployment(
@@ -78,9 +78,9 @@ class Service:
         session.flush()
         return job.job_id
 
-    def enqueue(self, deployment_id: str, *steps: str) -> str:
+    def enqueue(self, deployment_id: str, *steps: str, **payload: str) -> str:
         with session_scope(self.factory) as session:
-            return self.insert(session, deployment_id, *steps)
+            return self.insert(session, deployment_id, *steps, **payload)
 
     def cancel(self, job_id: str) -> Job:
         with session_scope(self.factory) as session:

@@ -44,6 +44,11 @@ def run(payload, out_dir, report):
         from supernet.errors import InvalidArchError
 
         raise InvalidArchError("Depth 9 is not on offer.")
+    if step == "read_bundle":
+        from supernet.bundle import open_bundle
+
+        place, _, bundle = payload["bundle_uri"].partition(":")
+        return {"place": place, "weights": open_bundle(bundle).weights_path.read_text()}
     if step == "unknown":
         raise ZeroDivisionError("secret detail")
     if step == "flood":

@@ -10,8 +10,11 @@ import time
 import pytest
 from sqlalchemy import text
 
+from service.bundles import BundleStore
 from service.db.engine import session_scope
 from service.jobs.states import JobState
+from supernet.bundle import write_manifest
+from supernet.spaces.presets import load_space
 
 KEYS = ["manifest.json", "model.onnx"]
 
@@ -207,3 +210,27 @@ def test_a_work_folder_that_cannot_be_emptied_is_named(service):
     worker = service.start_worker()
     assert worker.wait(40) != 0
     assert "cannot be emptied" in service.log()
+
+
+def test_the_worker_fetches_a_registered_bundle_for_its_child(service, tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_text("weights")
+    bundle = write_manifest(
+        folder,
+        name="s",
+        space=load_space("cifar_mbv3").with_classes(2),
+        classes=("cat", "dog"),
+        normalisation=((0.5,) * 3, (0.25,) * 3),
+        training={},
+        versions={},
+    )
+    uri = BundleStore(service.store, tmp_path / "elsewhere").save(bundle)
+    found = service.enqueue("found", "read_bundle", bundle_uri=uri)
+    lost = service.enqueue("lost", "read_bundle", bundle_uri=f"artifact:bundles/{'0' * 64}")
+    service.start_worker()
+    assert service.finished(found).state == JobState.SUCCEEDED
+    assert published(service, "found") == ("deployments/found/1", {"place": "folder", "weights": "weights"})
+    job = service.finished(lost)
+    assert (job.state, job.attempt, job.error["code"]) == (JobState.FAILED, 1, "bundle_unavailable")
+    assert service.lines("starts") == ["found"]

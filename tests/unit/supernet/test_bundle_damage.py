@@ -26,7 +26,8 @@ from supernet.bundle import (
 from supernet.errors import FingerprintMismatchError, InvalidBundleError
 from supernet.network.checkpoint import load_supernet, load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
-from supernet.predictors.accuracy import AccuracyPredictor, load_predictor, space_name_of
+from supernet.predictors.accuracy import AccuracyPredictor
+from supernet.predictors.loading import load_predictor, space_name_of
 from supernet.spaces.blocks import BlockKind
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage

@@ -56,7 +56,9 @@ def test_unknown_space_is_one_line_and_exit_code_1(archs_csv: Path) -> None:
     done = run("describe", "--space", "nonsense", "--archs", str(archs_csv))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("Error: No search space 'nonsense'. Known are: cifar_mbv3")
+    assert done.stderr.startswith(
+        "Error: No search space 'nonsense'. Name a file that ends with .toml or .json, or one of: "
+    )
     assert "Traceback" not in done.stderr
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from service.artifacts import ArtifactStore
+from service.bundles import BundleStore
 from service.db.models import Supernet
 from service.errors import ConflictError
 from service.usecases.catalog import Catalog, _Cache
@@ -44,8 +47,9 @@ def test_a_build_that_fails_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("uri", ["shipped:nothing", "shipped:..", "artifact:x", "cifar_mbv3", "/etc"])
-def test_a_bundle_that_does_not_come_with_the_package_is_told(uri: str):
+def test_a_bundle_that_is_nowhere_is_told(uri: str, tmp_path: Path):
     row = Supernet(supernet_id="s", space="x", bundle_uri=uri, bundle_sha256="0" * 64, manifest={})
-    with pytest.raises(ConflictError, match="do not come with this version") as caught:
-        Catalog().supernet(row)
+    bundles = BundleStore(ArtifactStore(tmp_path.as_uri()), tmp_path)
+    with pytest.raises(ConflictError, match=r"comes? with this version") as caught:
+        Catalog(bundles).supernet(row)
     assert caught.value.code == "bundle_unavailable"

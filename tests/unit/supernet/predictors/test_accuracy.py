@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from supernet.errors import FingerprintMismatchError, InvalidArchError, InvalidBundleError, InvalidConfigError
-from supernet.predictors.accuracy import AccuracyPredictor, load_predictor, space_name_of
+from supernet.predictors.accuracy import AccuracyPredictor
 from supernet.predictors.evaluate import evaluate_predictor
+from supernet.predictors.loading import load_predictor, space_name_of
 from supernet.spaces.arch import Arch
 from supernet.spaces.costs import Values
 from supernet.spaces.presets import load_space
@@ -303,7 +304,7 @@ def test_a_file_that_names_no_space_is_refused(header: object, tmp_path: Path) -
     with pytest.raises(InvalidBundleError, match=r"predictor\.safetensors' is "):
         space_name_of(path)
     path.write_bytes(b"no safetensors")
-    with pytest.raises(InvalidBundleError, match="no Tailor predictor"):
+    with pytest.raises(InvalidBundleError, match="cannot be read as safetensors"):
         space_name_of(path)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 
 from supernet.spaces.blocks import Act, BlockKind
-from supernet.spaces.presets import load_space
+from supernet.spaces.presets import list_spaces, load_space
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 
@@ -67,12 +70,58 @@ def fixed_space() -> SearchSpace:
     )
 
 
-SPACES = {
+def bottleneck_space() -> SearchSpace:
+    """Bottlenecks with a skippable stem and expand ratios of the output."""
+    return SearchSpace(
+        "tiny_bottleneck",
+        stages=(
+            Stage(BlockKind.CONV, widths=(8, 12), kernel_sizes=(3,), stride=2, act=Act.RELU),
+            Stage(BlockKind.CONV, depths=(0, 1), kernel_sizes=(3,), act=Act.RELU, shortcut=True),
+            Stage(BlockKind.MAX_POOL, kernel_sizes=(3,), stride=2),
+            Stage(
+                BlockKind.BOTTLENECK,
+                widths=(12, 16),
+                depths=(1, 2),
+                kernel_sizes=(3,),
+                expand_ratios=(0.25, 0.5),
+                act=Act.RELU,
+                out_act=Act.RELU,
+                shortcut=True,
+            ),
+            *HEAD,
+        ),
+        resolutions=(17, 20),
+        divisor=4,
+    )
+
+
+def own_space() -> SearchSpace:
+    """As a user writes it in a file."""
+    stages = [
+        {"kind": "conv", "widths": [8], "kernel_sizes": [3], "stride": 2, "act": "relu6"},
+        {
+            "kind": "inverted",
+            "widths": [12, 16],
+            "depths": [1, 2, 3],
+            "kernel_sizes": [3, 5],
+            "expand_ratios": [2, 4],
+            "stride": 2,
+            "act": "relu6",
+            "shortcut": True,
+        },
+        {"kind": "pool"},
+        {"kind": "linear", "widths": [7], "norm": False, "bias": True},
+    ]
+    return SearchSpace.from_dict({"name": "my_space", "resolutions": [48, 64], "divisor": 4, "stages": stages})
+
+
+SPACES: dict[str, Callable[[], SearchSpace]] = {
+    "tiny_bottleneck": bottleneck_space,
+    "my_space": own_space,
     "tiny_inverted": inverted_space,
     "tiny_width": width_space,
     "tiny_fixed": fixed_space,
-    "cifar_mbv3": lambda: load_space("cifar_mbv3"),
-    "ofa_mbv3_w1.0": lambda: load_space("ofa_mbv3_w1.0"),
+    **{name: partial(load_space, name) for name in list_spaces()},
 }
 
 
@@ -82,7 +131,7 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
     return SPACES[request.param]()
 
 
-@pytest.fixture(scope="session", params=["tiny_inverted", "tiny_width", "tiny_fixed"])
+@pytest.fixture(scope="session", params=["tiny_inverted", "tiny_width", "tiny_fixed", "tiny_bottleneck"])
 def tiny_space(request: pytest.FixtureRequest) -> SearchSpace:
     """A space small enough to list every arch of."""
     return SPACES[request.param]()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_a_key_that_occurs_twice_is_refused_instead_of_the_last_one_read() -> No
 
 @pytest.mark.parametrize("choice", [None, 3, "r", [], [["r", 160]], {1: 2}])
 def test_what_is_no_ofa_dictionary_is_refused(ofa: SearchSpace, choice: Any) -> None:
-    with pytest.raises(InvalidArchError, match=r"OFA dictionary"):
+    with pytest.raises(InvalidArchError, match=r"OFA dictionar(y|ies)"):
         Arch.from_ofa(choice, ofa)
 
 
@@ -95,6 +96,11 @@ def test_ofa_dictionary_becomes_the_canonical_arch(ofa: SearchSpace) -> None:
     assert Arch.from_ofa({key: tuple(v) if isinstance(v, list) else v for key, v in ofa_choice().items()}, ofa) == arch
 
 
+def test_ofa_dictionary_may_give_one_value_for_all_and_keys_without_a_value(ofa: SearchSpace) -> None:
+    arch = Arch.from_ofa({"wid": None, "ks": 7, "e": 6, "d": 4, "r": 224}, ofa)
+    assert arch == replace(ofa.largest(), resolution=224)
+
+
 def test_ofa_dictionaries_that_differ_in_skipped_blocks_only_are_one_arch(ofa: SearchSpace) -> None:
     other = ofa_choice(ks=[3, 5, 3, 3] * 5, d=[2] * 5)
     assert Arch.from_ofa(ofa_choice(d=[2] * 5), ofa) == Arch.from_ofa(other, ofa)
@@ -103,16 +109,18 @@ def test_ofa_dictionaries_that_differ_in_skipped_blocks_only_are_one_arch(ofa: S
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"wid": None}, r"\['wid'\]"),
+        ({"wid": 1}, r"unknown \['wid'\]"),
         ({"r": [160, 192]}, "list of one"),
         ({"r": []}, "list of one"),
         ({"r": 161}, "'resolution' of space 'ofa_mbv3_w1.0' must be one of"),
-        ({"r": None}, "'resolution' must hold whole numbers"),
-        ({"ks": [3] * 19}, "'kernel_sizes' of space 'ofa_mbv3_w1.0' needs 20 values, the arch has 19"),
-        ({"e": [3] * 21}, "'expand_ratios'.* needs 20 values, the arch has 21"),
-        ({"d": [2] * 4}, "'depths'.* needs 5 values, the arch has 4"),
-        ({"w": [0]}, "'widths'.* needs 0 values, the arch has 1"),
-        ({"ks": 7}, "'kernel_sizes' must be a list of numbers, got 7"),
+        ({"r": None}, "needs 'r', the resolution"),
+        ({"r": "224"}, "'resolution' must hold whole numbers"),
+        ({"ks": [3] * 19}, "'ks' needs 20 values or one for all, got 19"),
+        ({"e": [3] * 21}, "'e' needs 20 values or one for all, got 21"),
+        ({"d": [2] * 4}, "'d' needs 5 values or one for all, got 4"),
+        ({"w": [0]}, r"unknown \['w'\]"),
+        ({"ks": None}, r"missing \['ks'\]"),
+        ({"ks": "7"}, "'kernel_sizes' must hold whole numbers"),
         ({"ks": [3, 4] + [3] * 18}, "'kernel_sizes' of stage 2, block 1 .* must be one of"),
         ({"e": [5] + [3] * 19}, "'expand_ratios' of stage 2, block 0 .* got 5"),
         ({"d": [2, 2, 2, 2, 5]}, "'depths' of stage 6 of .* got 5"),

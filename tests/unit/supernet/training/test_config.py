@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from supernet.errors import InvalidConfigError
+from supernet.spaces.presets import find_space
 from supernet.training.config import TrainConfig, load_config
 
 
@@ -67,7 +70,9 @@ def test_wrong_settings_are_refused_with_what_is_allowed(tmp_path: Path, line: s
 
 
 def test_an_unknown_space_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfigError, match=r"'space': No search space 'mbv3'\. Known are: cifar_mbv3"):
+    with pytest.raises(
+        InvalidConfigError, match=r"'space': No search space 'mbv3'\. Name a file that ends .* or one of: cifar_mbv3"
+    ):
         load(tmp_path, 'space = "mbv3"')
     with pytest.raises(InvalidConfigError, match="'space' must be a str"):
         load(tmp_path, "space = 3")
@@ -82,3 +87,10 @@ def test_files_that_are_no_toml_are_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.toml")
     with pytest.raises(InvalidConfigError, match="cannot be read as TOML"):
         load_config(tmp_path)
+
+
+def test_a_users_own_space_is_found_beside_the_config(tmp_path: Path) -> None:
+    space = replace(find_space("cifar_mbv3"), name="mine", resolutions=(16,))
+    (tmp_path / "mine.json").write_text(json.dumps(space.to_dict()), encoding="utf-8")
+    (tmp_path / "train.toml").write_text('space = "mine.json"\n', encoding="utf-8")
+    assert find_space(load_config(tmp_path / "train.toml").space) == space

@@ -1,0 +1,1 @@
+"""Doors for the files of the once-for-all reference project."""
