@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from supernet.errors import InvalidArchError, InvalidCheckpointError
+from supernet.ofa.state_dicts import read_state_dict
 from supernet.predictors.ofa_encodings import (
     TUTORIAL_SIZES,
     OfaEncoding,
@@ -21,6 +19,7 @@ from supernet.predictors.ofa_encodings import (
 from supernet.predictors.ofa_network import LAYERS, TUTORIAL_RESOLUTIONS, OfaPredictor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
 
     State = dict[str, NDArray[np.float32]]
-
-
-# What torch and pickle raise for damaged and foreign files.
-_UNREADABLE = (EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, UnpicklingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,28 +129,7 @@ def _layer(path: Path, state: State, weight: str, bias: str) -> Layer:
 
 def _read_state(path: Path) -> State:
     """The tensors of a file, by name."""
-    try:
-        content = BytesIO(path.read_bytes())
-    except OSError as error:
-        raise InvalidCheckpointError(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    try:
-        loaded: Any = torch.load(content, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise InvalidCheckpointError(
-            f"'{path}' is incomplete, or holds more than tensors ({type(error).__name__}). Save the predictor's "
-            "`state_dict()` with torch."
-        ) from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(name, str) for name in loaded):
-        raise InvalidCheckpointError(
-            f"'{path}' holds no state dict but {type(loaded).__name__}. Save the predictor's `state_dict()`."
-        )
-    strange = sorted(
-        name
-        for name, tensor in loaded.items()
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or tensor.layout is not torch.strided
-    )
-    if strange:
+    state = read_state_dict(path)
+    if strange := sorted(name for name, tensor in state.items() if not tensor.is_floating_point()):
         raise InvalidCheckpointError(f"'{path}' is no state dict of a predictor: {strange} are no tensors of numbers.")
-    return {name: tensor.to(torch.float32).numpy() for name, tensor in loaded.items()}
+    return {name: tensor.to(torch.float32).numpy() for name, tensor in state.items()}
