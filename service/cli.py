@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251
 import typer
 
 from latency_tables.errors import LatencyError
-from service.commands import deploying, predictors, searching, server, spaces, supernets, tables, training
+from service.commands import deploying, importing, predictors, searching, server, spaces, supernets, tables, training
 from service.errors import ServiceError
 from supernet.errors import SupernetError
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("spaces")(spaces.list_all)
 app.command("describe")(spaces.describe)
 app.command("train")(training.train)
+app.command("import-ofa")(importing.import_ofa)
 app.add_typer(predictors.app, name="predictor", help="Accuracy predictors.")
 app.command("profile")(tables.profile)
 app.add_typer(tables.app, name="table", help="Latency tables.")
@@ -45,6 +46,7 @@ app.add_typer(server.database, name="db", help="The service's database.")
 # By command: the extra with everything it needs.
 _EXTRAS = {
     "train": "train",
+    "import-ofa": "train",
     "predictor": "train",
     "profile": "agent",
     "table": "agent",

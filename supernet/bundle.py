@@ -62,6 +62,11 @@ class BundleManifest:
     parts: dict[str, dict[str, Any]]
     versions: dict[str, str]
 
+    @property
+    def knows_statistics(self) -> bool:
+        """Whether BN statistics of subnets are at hand: a supernet of one arch keeps them with its weights."""
+        return "calibration" in self.parts or self.space.size() == 1
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values, in the order of the file."""
         return {
@@ -144,6 +149,11 @@ class Bundle:
     def sha256(self) -> str:
         """Hash of the manifest, which lists the hashes of all parts."""
         return hash_file(self.path / MANIFEST)
+
+    @property
+    def is_deployable(self) -> bool:
+        """Whether subnets can be cut out and recalibrated."""
+        return "weights" in self.manifest.parts and self.manifest.knows_statistics
 
     @property
     def weights_path(self) -> Path:

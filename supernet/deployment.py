@@ -14,10 +14,7 @@ from supernet.data.batches import Normalisation, image_batches
 from supernet.data.images import load_images
 from supernet.data.noise import noise_batches
 from supernet.errors import InvalidConfigError
-from supernet.evaluation.calibration import (
-    load_calibration,
-    recalibrate_from_anchors,
-)
+from supernet.evaluation.calibration import load_calibration, recalibrate_from
 from supernet.evaluation.statistics import recalibrate_bn
 from supernet.export.folder import write_deployment
 from supernet.export.manifest import Accuracy, BnRecalibration, Latency, Preprocessing, SupernetReference
@@ -62,7 +59,7 @@ def build_deployment(
         precision: `fp32`.
         accuracy: `predicted`, `low`, `high`, `level` as fractions; by default the bundle's predictor is asked.
         latency: `estimated`, `low`, `high`, `level` in ms with `device` and `table_version`, where a device is known.
-        calibration: Folder of the user's own images for BN recalibration; by default the bundle's anchors serve.
+        calibration: Folder of the user's own images for BN recalibration; by default what the bundle holds serves.
         report: Called with the share done and the stage that starts.
 
     Returns:
@@ -126,10 +123,11 @@ def _warm_supernet(bundle_path: str, _sha256: str) -> Supernet:
 
 
 def _recalibrate(subnet: Subnet, arch: Arch, bundle: Bundle, folder: Path | None) -> BnRecalibration:
+    if folder is None and "calibration" not in bundle.manifest.parts and bundle.manifest.knows_statistics:
+        return BnRecalibration("weights", 0)
     if folder is None:
         calibration = load_calibration(bundle.calibration_path, bundle.space)
-        recalibrate_from_anchors(subnet, arch, calibration)
-        return BnRecalibration("anchors", len(calibration.images))
+        return BnRecalibration(recalibrate_from(calibration, subnet, arch=arch), len(calibration.images))
     # In random order: folders are mostly sorted by class, and batches of one class have too small a variance.
     images = load_images(
         folder, size=max(bundle.space.resolutions), most=MOST_IMAGES, rng=np.random.default_rng(bundle.space.classes)

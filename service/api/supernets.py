@@ -58,7 +58,8 @@ def show_supernet(row: Supernet) -> SupernetModel:
         classes=manifest["classes"],
         normalisation=NormalisationModel(**manifest["normalisation"]),
         predictor=None if predictor is None else PredictorModel(**predictor),
-        deployable={"weights", "calibration"} <= set(manifest["parts"]),
+        # Rows of earlier versions do not say it; their bundles were all of many archs.
+        deployable=manifest.get("deployable", {"weights", "calibration"} <= set(manifest["parts"])),
         parts={part: entry["bytes"] for part, entry in manifest["parts"].items()},
         training=manifest["training"],
         versions=manifest["versions"],

@@ -54,7 +54,8 @@ def validate_deployable(supernet: LoadedSupernet) -> None:
     Raises:
         MissingPartError: It has no weights, or nothing to recalibrate a subnet with.
     """
-    _ = supernet.bundle.weights_path, supernet.bundle.calibration_path
+    if not supernet.bundle.is_deployable:
+        _ = supernet.bundle.weights_path, supernet.bundle.calibration_path
 
 
 def plan_from_search(

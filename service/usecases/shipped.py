@@ -54,8 +54,8 @@ def shipped_tables() -> Iterator[LatencyTable]:
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """The manifest, and under `predictor` what its predictor knows; None where it has none."""
-    described = bundle.manifest.to_dict()
+    """The manifest, whether subnets can be deployed, and under `predictor` what its predictor knows, or None."""
+    described = bundle.manifest.to_dict() | {"deployable": bundle.is_deployable}
     described["predictor"] = None
     if "predictor" in bundle.manifest.parts:
         predictor = load_predictor(bundle.predictor_path, bundle.space)

@@ -1,8 +1,8 @@
 """BN recalibration from the bundle alone: synthesised images, corrected by the statistics of a few anchor subnets.
 
-A bundle holds no image of its data set. It holds synthesised ones and, for each anchor, the statistics that real and
-that synthesised images leave in its normalisation layers; the step from the one to the other carries over to subnets
-that share blocks with the anchors.
+A bundle that we train holds no image of its data set. It holds synthesised ones and, for each anchor, the statistics
+that real and that synthesised images leave in its normalisation layers; the step from the one to the other carries over
+to subnets that share blocks with the anchors. Without anchors the images are real ones, which an owner put there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from supernet.data.batches import Normalisation, chunks, resize_batch
 from supernet.errors import InvalidBundleError, InvalidConfigError
-from supernet.evaluation.statistics import Statistics, apply_statistics, measure_statistics
+from supernet.evaluation.statistics import Statistics, apply_statistics, measure_statistics, recalibrate_bn
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.extract import extract_subnet
 from supernet.spaces.arch import Arch
@@ -57,7 +57,8 @@ class Calibration:
     """All a bundle needs to recalibrate any subnet of its supernet.
 
     Attributes:
-        images: `(n, size, size, 3)` uint8, synthesised, at the space's largest resolution.
+        anchors: None where the images are real.
+        images: `(n, size, size, 3)` uint8, at the space's largest resolution.
     """
 
     space: SearchSpace
@@ -94,6 +95,19 @@ def record_calibration(
     if not any(replace(anchor.arch, resolution=0) == replace(space.largest(), resolution=0) for anchor in recorded):
         raise InvalidConfigError("The largest arch must be among the anchors: others lack statistics of some channels.")
     return Calibration(space, normalisation, tuple(recorded), images)
+
+
+def recalibrate_from(calibration: Calibration, subnet: nn.Module, *, arch: Arch) -> str:
+    """Replace the BN statistics of an extracted subnet by what its bundle holds, in place.
+
+    Returns:
+        What they come from: `anchors` or `images`.
+    """
+    if calibration.anchors:
+        recalibrate_from_anchors(subnet, arch, calibration)
+        return "anchors"
+    recalibrate_bn(subnet, pixel_batches(calibration.images, calibration.normalisation, arch.resolution))
+    return "images"
 
 
 def recalibrate_from_anchors(subnet: nn.Module, arch: Arch, calibration: Calibration) -> None:

@@ -1,14 +1,16 @@
-"""Spaces around one arch: the arch alone, or the wider networks that NetAug trains it inside."""
+"""Spaces around one arch: the arch alone, or the wider networks that NetAug trains it inside; and archs by blocks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from supernet.errors import InvalidSpaceError
+import numpy as np
+
+from supernet.errors import InvalidArchError, InvalidSpaceError
 from supernet.spaces.blocks import BlockKind, BlockSpec
 from supernet.spaces.costs import blocks_of
-from supernet.spaces.space import SearchSpace
+from supernet.spaces.space import Dimension, SearchSpace
 from supernet.spaces.stage import LARGEST, Stage
 
 if TYPE_CHECKING:
@@ -139,3 +141,72 @@ def _expand_ratio(spec: BlockSpec) -> float | None:
             return spec.mid_chs / spec.out_chs
         case _:
             return None
+
+
+def arch_of_blocks(space: SearchSpace, blocks: Sequence[BlockSpec]) -> Arch:
+    """The arch of a space that runs exactly the given blocks.
+
+    Raises:
+        InvalidArchError: No arch does; names the first block that fits nowhere.
+    """
+    reached = 0
+    rows = np.zeros((1, len(space.slots)), np.int16)
+    columns = {(slot.dimension, slot.stage, slot.block): index for index, slot in enumerate(space.slots)}
+
+    def choose(dimension: Dimension, stage: int, block: int, value: float) -> None:
+        if (column := columns.get((dimension, stage, block))) is not None:
+            rows[0, column] = space.slots[column].choices.index(value)
+
+    def place(stage_index: int, start: int) -> bool:
+        """Lay the blocks from `start` into the stages from `stage_index`; depths are tried from the largest."""
+        nonlocal reached
+        if stage_index == len(space.stages):
+            return start == len(blocks)
+        stage = space.stages[stage_index]
+        for depth in reversed(stage.depths):
+            fits = start + depth <= len(blocks)
+            for index, spec in enumerate(blocks[start : start + depth]):
+                found = _choices_of(stage, spec, index=index, divisor=space.divisor) if fits else None
+                if found is None:
+                    fits = False
+                    break
+                reached = max(reached, start + index + 1)
+                choose(Dimension.KERNEL_SIZE, stage_index, index, spec.kernel_size)
+                choose(Dimension.EXPAND_RATIO, stage_index, index, found)
+                if stage.widths:
+                    choose(Dimension.WIDTH, stage_index, -1, spec.out_chs)
+            if fits:
+                choose(Dimension.DEPTH, stage_index, -1, depth)
+                if place(stage_index + 1, start + depth):
+                    return True
+        return False
+
+    if not blocks or blocks[0].in_size not in space.resolutions:
+        size = blocks[0].in_size if blocks else None
+        raise InvalidArchError(f"'{space.name}' has the resolutions {list(space.resolutions)}, got {size}.")
+    choose(Dimension.RESOLUTION, -1, -1, blocks[0].in_size)
+    placed = place(0, 0)
+    (arch,) = space.from_rows(space.canonicalize_rows(rows))
+    if not placed or blocks_of(space, arch) != tuple(blocks):
+        where = blocks[min(reached, len(blocks) - 1)]
+        raise InvalidArchError(f"No arch of '{space.name}' has these blocks; the first that fits nowhere is {where}.")
+    return arch
+
+
+def _choices_of(stage: Stage, spec: BlockSpec, *, index: int, divisor: int) -> float | None:
+    """The expand ratio at which a stage's block is the given one; None where it never is."""
+    if (stage.widths and spec.out_chs not in stage.widths) or spec.kernel_size not in stage.kernel_sizes:
+        return None
+    for ratio in stage.expand_ratios:
+        block = stage.block(
+            index,
+            in_size=spec.in_size,
+            in_chs=spec.in_chs,
+            out_chs=spec.out_chs,
+            kernel_size=spec.kernel_size,
+            expand_ratio=ratio,
+            divisor=divisor,
+        )
+        if block == spec:
+            return ratio
+    return None
