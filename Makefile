@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# The code that differential tests compare with; it asks for packages that these tests do without.
+REFERENCE := ofa==0.1.0.post202307202001
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: setup check test demo serve bench clean
@@ -38,4 +40,5 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) -c constraints.txt -e '.[dev]'
+	$(PIP) --no-deps $(REFERENCE)
 	touch $@
