@@ -25,7 +25,7 @@ from supernet.export.manifest import (
     build_manifest,
 )
 from supernet.export.onnx import BATCH_DIMENSION, DEFAULT_OPSET, INPUT_NAME, OUTPUT_NAME, ExportReport, export_onnx
-from supernet.export.parity import DEFAULT_TOLERANCE, check_parity, reference_logits
+from supernet.export.parity import DEFAULT_TOLERANCE, allowed_difference, check_parity, reference_logits
 from supernet.export.reference import encode_logits, reference_images
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def write_deployment(
             bn_recalibration=bn_recalibration,
             parity=Parity(parity.images, parity.max_abs_diff, parity.top1_agreement, parity.tolerance),
             supernet=supernet,
-            verification=Verification(seed, REFERENCE_IMAGES, tolerance, encode_logits(expected)),
+            verification=Verification(
+                seed, REFERENCE_IMAGES, allowed_difference(tolerance, expected), encode_logits(expected)
+            ),
             accuracy=accuracy,
             latency_ms=latency_ms,
         )

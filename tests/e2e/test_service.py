@@ -16,9 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from supernet.export.verify import verify_deployment
+from supernet.network.elastic_net import Supernet
+from supernet.ofa.weights import reference_names
 from supernet.spaces.presets import load_space
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +185,57 @@ def tmp_path_with_model(folder: Path) -> Path:
     for name in ("model.onnx", "manifest.json"):
         (folder / name).rename(model / name)
     return model
+
+
+# ---------------------------------------------------------------------- a supernet of the reference project
+
+
+def tailor(*arguments: str | Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, (arguments, done.stderr)
+
+
+@pytest.mark.shared_data
+@pytest.mark.timeout(600)
+def test_an_imported_supernet_is_searched_with_a_published_table_and_deployed(
+    service: Service, shared_data: Path, tmp_path: Path
+) -> None:
+    space = load_space("ofa_mbv3_w1.2")
+    state = Supernet(space, torch.Generator().manual_seed(0)).state_dict()
+    names = reference_names(space, state)
+    torch.save({names[ours]: tensor for ours, tensor in state.items()}, tmp_path / "supernet.pth")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(8):
+        pixels = np.random.default_rng(index).integers(0, 256, (224, 224, 3), np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{index}.png")
+
+    predictor, bundle, table = tmp_path / "predictor", tmp_path / "bundle", tmp_path / "table.json"
+    server = str(service.client.base_url).rstrip("/")
+    of_space = ("--space", space.name)
+    tailor("predictor", "import-ofa", shared_data / "ofa_acc_predictor.pth", *of_space, "-o", predictor)
+    parts = ("--predictor", predictor, "--calibration", pictures)
+    tailor("import-ofa", tmp_path / "supernet.pth", *of_space, *parts, "-o", bundle)
+    tailor("supernet", "add", bundle, "--id", "imported", "--server", server)
+    tailor("table", "import", shared_data / "ofa_note10", *of_space, "--device", "note10", "-o", table)
+    put = service.client.put(f"/v1/devices/note10/tables/{space.name}", json=json.loads(table.read_text()))
+    assert put.status_code == 201, put.text
+
+    question = {"supernet": "imported", "device": "note10", "constraints": {"latency_ms": 11}}
+    search = service.post("/v1/searches", question)
+    assert search["latency_ms"]["estimated"] <= 11  # type: ignore[index]
+    assert search["arch"]["resolution"] in (160, 176, 192, 208, 224)  # type: ignore[index]
+    # Nobody knows how far off the reference's predictor is.
+    assert search["accuracy"]["predicted"] > 0.7  # type: ignore[index]
+    assert search["accuracy"]["low"] is None  # type: ignore[index]
+
+    deployment = service.post("/v1/deployments", {"search_id": search["id"]})
+    job = service.wait(str(deployment["job"]["id"]), timeout_s=500)  # type: ignore[index]
+    assert job["state"] == "succeeded", job["error"]
+    folder = download(service, str(deployment["id"]), tmp_path / "model")
+    assert verify_deployment(folder).arch_id == search["arch_id"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["bn_recalibration"] == {"source": "images", "images": 8}
+    assert manifest["parity"]["top1_agreement"] >= 0.999

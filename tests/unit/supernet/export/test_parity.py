@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from supernet.errors import ExportParityError, InvalidConfigError
-from supernet.export.parity import check_parity, reference_logits
+from supernet.export.parity import allowed_difference, check_parity, reference_logits
 from supernet.network.subnet import Subnet
 
 
@@ -60,3 +60,9 @@ def test_reference_logits_are_the_subnets_in_double_precision(trained_subnet: Su
         np.testing.assert_allclose(logits, trained_subnet(torch.from_numpy(images)), atol=1e-5)
     assert logits.dtype == np.float32
     assert next(trained_subnet.parameters()).dtype == torch.float32
+
+
+def test_the_tolerance_grows_with_logits_beyond_16() -> None:
+    assert allowed_difference(1e-4, np.array([-3.0, 16.0], np.float32)) == 1e-4
+    assert allowed_difference(1e-4, np.array([-48.0, 1.0], np.float32)) == pytest.approx(3e-4)
+    assert allowed_difference(1e-4, np.array([np.nan], np.float32)) == 1e-4
