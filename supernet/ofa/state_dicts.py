@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 from pickle import UnpicklingError
@@ -37,7 +38,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise InvalidCheckpointError(f"'{path}' cannot be read: {error.strerror or error}.") from error
     try:
-        loaded: Any = torch.load(content, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols other than 2, which are read as well
+            loaded: Any = torch.load(content, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise InvalidCheckpointError(
             f"'{path}' is incomplete, or holds more than tensors ({type(error).__name__}). Save the network's "

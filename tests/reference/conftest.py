@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from benchmarks.reference_differences import Comparison, Pair, build_pair, compare, reference_code
 
-# What its modules import for images, downloads and progress bars, which no test here needs.
-ABSENT = (
-    "gdown",
-    "tqdm",
-    "torchvision",
-    "torchvision.datasets",
-    "torchvision.transforms",
-    "torchvision.transforms.functional",
-)
-
-
-class StandIn(ModuleType):
-    """A module in which every name is an empty class."""
-
-    __path__: tuple[str, ...] = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return sys.modules.get(f"{self.__name__}.{name}") or type(name, (), {})
+N_ARCHS = 20  # drawn per family; the smallest and the largest come on top
 
 
 @pytest.fixture(scope="session")
 def reference() -> Iterator[Callable[[str], ModuleType]]:
     """Imports a module of the reference code by its name below `ofa`; skips where that is not installed."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name in [name for name in ABSENT if find_spec(name.partition(".")[0]) is None]:
-            patch.setitem(sys.modules, name, StandIn(name))
-        pytest.importorskip("ofa", reason="the once-for-all reference code is not installed")
-
-        def load(name: str) -> ModuleType:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return import_module(f"ofa.{name}")
-
+    pytest.importorskip("ofa", reason="the once-for-all reference code is not installed")
+    with reference_code() as load:
         yield load
+
+
+@pytest.fixture(scope="session")
+def pair_of(reference: Callable[[str], ModuleType]) -> Callable[[str], Pair]:
+    """By the name of a space: a network of the reference and our supernet with its weights, built once."""
+    return cache(lambda name: build_pair(reference, name))
+
+
+@pytest.fixture(scope="session")
+def comparison_of(
+    reference: Callable[[str], ModuleType], pair_of: Callable[[str], Pair]
+) -> Callable[[str], Comparison]:
+    """By the name of a space: archs as both sides see them, run once."""
+    return cache(lambda name: compare(pair_of(name), reference, N_ARCHS))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A busy machine does not matter so, and sums keep their order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

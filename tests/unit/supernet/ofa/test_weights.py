@@ -163,6 +163,19 @@ def test_files_that_hold_something_else_are_refused_and_run_nothing(content: obj
         read_state_dict(path)
 
 
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_other_protocols_of_pickle_are_read_quietly_or_refused(
+    checkpoint: State, tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(checkpoint, path, pickle_protocol=protocol)
+    if protocol == 3:
+        assert set(read_state_dict(path)) == set(checkpoint)
+    else:  # torch reads none of these without unpickling for real
+        with pytest.raises(InvalidCheckpointError, match="holds more than tensors"):
+            read_state_dict(path)
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 def test_half_a_file_is_refused(checkpoint: State, tmp_path: Path, share: float) -> None:
     path = tmp_path / "net.pth"
