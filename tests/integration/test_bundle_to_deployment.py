@@ -99,7 +99,7 @@ def run_dir(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         for module in ("config", "loop"):
-            patch.setattr(f"supernet.training.{module}.load_space", lambda _name: SPACE)
+            patch.setattr(f"supernet.training.{module}.find_space", lambda _name: SPACE)
         config = TrainConfig(SPACE.name, epochs=3, batch_size=50, learning_rate=0.2, seed=SEED)
         supernet = train(config, splits.train, run_dir)
     build_bundle(

@@ -51,8 +51,8 @@ def tiny_space(monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
         assert name == "tiny"
         return space
 
-    monkeypatch.setattr("supernet.training.loop.load_space", load)
-    monkeypatch.setattr("supernet.training.config.load_space", load)
+    monkeypatch.setattr("supernet.training.loop.find_space", load)
+    monkeypatch.setattr("supernet.training.config.find_space", load)
     return space
 
 
