@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
@@ -103,7 +104,7 @@ def figures(load: Load, family: str, n_archs: int) -> dict[str, Any]:
 class StandIn(ModuleType):
     """A module in which every name is an empty class."""
 
-    __path__: tuple[str, ...] = ()
+    __path__: Any = ()  # so that it may have submodules
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -129,6 +130,16 @@ def reference_code() -> Iterator[Load]:
             del sys.modules[name]
 
 
+class Unfilled(TorchFunctionMode):
+    """Modules built inside get no initial weights, which would take longer than all else: others are copied in."""
+
+    def __torch_function__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if function in (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_):
+            return given["tensor"] if "tensor" in given else args[0]
+        return function(*args, **given)
+
+
 @dataclass(frozen=True)
 class ReferenceFamily:
     """Names and arguments of the reference's classes for one of our spaces."""
@@ -138,10 +149,12 @@ class ReferenceFamily:
     arguments: dict[str, Any]
 
     def build(self, load: Load) -> Any:
-        """A network as the reference's model zoo builds it, with weights of its own."""
+        """A network as the reference's model zoo builds it, but without weights."""
         # It sorts the lists it is given in place.
         copied = {key: list(value) if isinstance(value, tuple) else value for key, value in self.arguments.items()}
-        return getattr(load("imagenet_classification.elastic_nn.networks"), self.network)(dropout_rate=0, **copied)
+        networks = load("imagenet_classification.elastic_nn.networks")
+        with Unfilled():
+            return getattr(networks, self.network)(dropout_rate=0, **copied)
 
 
 def _mobile(network: str, macs_model: str, width_mult: float) -> ReferenceFamily:
@@ -188,8 +201,8 @@ def fill_weights(network: Any, size: int) -> None:
         shortcut = block.downsample if hasattr(block, "downsample") else block.shortcut
         if type(shortcut).__name__ == "IdentityLayer":
             *_, last = (module for module in block.modules() if isinstance(module, nn.BatchNorm2d))
-            last.weight *= 0.3
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+            last.weight.mul_(0.3)
+    norms: list[Any] = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = norms[0].momentum
     network.train()
     # The largest arch reaches every channel; the others are mixed in as in training.
@@ -205,8 +218,8 @@ def fill_weights(network: Any, size: int) -> None:
             network(random_images(4, size, generator))
     for norm in norms:
         mean, variance = norm.running_mean, norm.running_var
-        mean += 0.1 * variance.sqrt() * torch.randn(mean.shape, generator=generator)  # type: ignore[union-attr, operator]
-        variance *= 0.8 + 0.4 * torch.rand(variance.shape, generator=generator)  # type: ignore[union-attr, operator]
+        mean += 0.1 * variance.sqrt() * torch.randn(mean.shape, generator=generator)
+        variance *= 0.8 + 0.4 * torch.rand(variance.shape, generator=generator)
     network.eval()
 
 
@@ -265,13 +278,15 @@ def build_pair(load: Load, name: str) -> Pair:
     family, space = FAMILIES[name], load_space(name)
     network = family.build(load)
     fill_weights(network, space.resolutions[0])
-    imported = import_weights(network.state_dict(), space)
+    with Unfilled():
+        imported = import_weights(network.state_dict(), space)
     return Pair(family, space, network, imported, build_supernet(imported.tensors, space))
 
 
 def build_supernet(tensors: dict[str, Tensor], space: SearchSpace) -> Supernet:
     """Our supernet with the given weights."""
-    supernet = Supernet(space, torch.Generator())
+    with Unfilled():
+        supernet = Supernet(space, torch.Generator())
     supernet.load_state_dict(tensors)
     return supernet.eval()
 
@@ -333,12 +348,13 @@ def compare(pair: Pair, load: Load, n_archs: int) -> Comparison:
     for choice, arch in zip(choices, archs, strict=True):
         # The counter leaves this arch active in its network; its "FLOPs" are millions of MACs.
         all_macs.append(round(1e6 * count_macs({**choice, "image_size": arch.resolution})))
-        static = pair.network.get_active_subnet().eval()
+        with Unfilled():
+            static, extracted = pair.network.get_active_subnet().eval(), extract_subnet(pair.supernet, arch)
         all_params.append(count_params(static))
         logits["reference"].append(pair.network(images))
         logits["reference_static"].append(static(images))
         logits["supernet"].append(pair.supernet(images, arch))
-        logits["extracted"].append(extract_subnet(pair.supernet, arch)(images))
+        logits["extracted"].append(extracted(images))
     stacked = {network: torch.stack(found) for network, found in logits.items()}
     return Comparison(images, choices, archs, stacked, all_macs, all_params)
 

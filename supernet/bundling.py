@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from supernet.bundle import PARTS, Bundle, hash_file, write_manifest
-from supernet.data.batches import Normalisation, image_batches
+from supernet.data.batches import Normalisation, evaluation_batches, image_batches
 from supernet.errors import InvalidConfigError
+from supernet.evaluation.accuracy import evaluate_accuracy
 from supernet.evaluation.calibration import (
     load_calibration,
     recalibrate_from_anchors,
@@ -18,12 +19,13 @@ from supernet.evaluation.calibration import (
     save_calibration,
 )
 from supernet.evaluation.population import evaluate_population
-from supernet.evaluation.statistics import measure_statistics
+from supernet.evaluation.statistics import measure_statistics, recalibrate_bn
 from supernet.evaluation.synthesis import PatchStatistics, synthesise_images
 from supernet.network.checkpoint import load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
-from supernet.network.extract import extract_subnet
+from supernet.network.extract import embed_subnet, extract_subnet
 from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
+from supernet.spaces.costs import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,6 +137,50 @@ def build_bundle(
         classes=splits.train.classes,
         normalisation=(normalisation.mean, normalisation.std),
         training={**training, "population": archs, "validation_images": len(splits.validation)},
+        versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
+    )
+
+
+def build_target_bundle(
+    supernet: Supernet, splits: Splits, run_dir: Path, *, name: str, seed: int, training: dict[str, Any]
+) -> Bundle:
+    """Write the bundle of the one network that an augmented supernet was trained for: its smallest arch.
+
+    The other archs are thrown away. The network keeps BN statistics of real images with its weights, so it needs no
+    calibration, and its accuracy is evaluated instead of predicted: `evaluated` in the manifest's `training`.
+
+    Args:
+        supernet: Trained around a target.
+        splits: The validation images judge the network; training images give BN statistics.
+        run_dir: Gets `bundle`.
+        name: Of the network and of its search space.
+        seed: Of the images for BN statistics.
+        training: What the manifest says of the weights' origin.
+    """
+    space, out = supernet.space, run_dir / "bundle"
+    target = space.smallest()
+    normalisation = Normalisation(*splits.train.normalisation())
+    rng = np.random.default_rng(seed)
+    images = splits.train.take(rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES])
+    blocks = blocks_of(space, target)
+    alone = embed_subnet(extract_subnet(supernet, target), blocks, name=name, norm_eps=space.norm_eps)
+    out.mkdir(parents=True, exist_ok=True)
+    # Weights are rounded first: the statistics are those of what users get.
+    alone.load_state_dict({key: tensor.float() for key, tensor in half_weights(alone).items()})
+    subnet = extract_subnet(alone, alone.space.smallest())
+    recalibrate_bn(subnet, image_batches(images, normalisation, resolution=target.resolution))
+    result = evaluate_accuracy(
+        subnet, evaluation_batches(splits.validation, normalisation, resolution=target.resolution, batch_size=250)
+    )
+    alone = embed_subnet(subnet, blocks, name=name, norm_eps=space.norm_eps)
+    save_tensors(out / PARTS["weights"], half_weights(alone), alone.space)
+    return write_manifest(
+        out,
+        name=name,
+        space=alone.space,
+        classes=splits.train.classes,
+        normalisation=(normalisation.mean, normalisation.std),
+        training={**training, "evaluated": {"top1": result.top1, "images": result.total}},
         versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
     )
 

@@ -35,7 +35,7 @@ def train(
     import torch
 
     from supernet.bundle import open_bundle
-    from supernet.bundling import build_bundle
+    from supernet.bundling import build_bundle, build_target_bundle
     from supernet.data.splits import load_splits
     from supernet.spaces.presets import find_space
     from supernet.training.config import load_config
@@ -55,7 +55,7 @@ def train(
         f"of {len(splits.train.classes)} classes."
     )
     start = open_bundle(initial) if initial else None
-    origin = {}
+    origin: dict[str, Any] = {}
     if start is not None:
         check_same_split(start.manifest.training, settings, dataset=dataset_name)
         origin = {"initial_weights": start.manifest.parts["weights"]["sha256"]}
@@ -72,6 +72,14 @@ def train(
             initial_weights=start.weights_path if start else None,
             report=show,
         )
+    origin |= {"dataset": dataset_name, "images": len(splits.train), **settings.to_dict(), "space": space.name}
+    if settings.method == "netaug":
+        bundle = build_target_bundle(
+            supernet, splits, out, name=f"{space.name}_netaug", seed=settings.seed, training=origin
+        )
+        evaluated = bundle.manifest.training["evaluated"]
+        note(f"Bundle written to {bundle.path}: top-1 {evaluated['top1']:.2%} on {evaluated['images']} images.")
+        return
     with progress_bar("Bundle") as update:
         bundle = build_bundle(
             supernet,
@@ -80,13 +88,7 @@ def train(
             name=space.name,
             archs=population,
             seed=settings.seed,
-            training={
-                "dataset": dataset_name,
-                "images": len(splits.train),
-                **settings.to_dict(),
-                "space": space.name,
-                **origin,
-            },
+            training=origin,
             report=lambda stage, done, total: update(done, total, stage),
         )
     note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")

@@ -55,9 +55,7 @@ def arch_from_ofa(choice: Mapping[str, Any], space: SearchSpace) -> Arch:
     values: dict[str, Any] = {"resolution": _resolution(given.get("r"), space)}
     for key in wanted:
         slots = [slot for slot in space.slots if slot.dimension is _KEYS[key]]
-        listed = dict(zip(_places(key, space), _listed(key, given[key], len(_places(key, space))), strict=True))
-        for place, value in listed.items():
-            _check_fixed(key, space, place, value)
+        listed = _by_place(key, given[key], space)
         values[_KEYS[key]] = tuple(_read(key, space, slot, listed[slot.stage, max(slot.block, 0)]) for slot in slots)
     return space.canonicalize(Arch(**values))
 
@@ -153,19 +151,19 @@ def _written(key: str, space: SearchSpace, stage: Stage, value: float) -> float:
     return _most_added(space) * value if stage.depths[0] == 0 else value - stage.depths[0]
 
 
-def _check_fixed(key: str, space: SearchSpace, place: tuple[int, int], value: Any) -> None:
-    """Refuse another value than the only one a stage has."""
-    stage = space.stages[place[0]]
-    choices = getattr(stage, _KEYS[key])
-    if len(choices) == 1 and value not in choices:
-        raise InvalidArchError(f"'{key}' of stage {place[0]} of space '{space.name}' is {choices[0]}, got {value!r}.")
-
-
-def _listed(key: str, value: Any, length: int) -> list[Any]:
-    values = list(value) if isinstance(value, list | tuple) else [value] * length
-    if len(values) != length:
-        raise InvalidArchError(f"'{key}' needs {length} values or one for all, got {len(values)}.")
-    return values
+def _by_place(key: str, value: Any, space: SearchSpace) -> dict[tuple[int, int], Any]:
+    """The value of each place: from a list of all, or one that holds wherever there is a choice."""
+    places = _places(key, space)
+    if not isinstance(value, list | tuple):
+        return dict.fromkeys(places, value)
+    if len(value) != len(places):
+        raise InvalidArchError(f"'{key}' needs {len(places)} values or one for all, got {len(value)}.")
+    by_place = dict(zip(places, value, strict=True))
+    for (stage, _), given in by_place.items():
+        choices = getattr(space.stages[stage], _KEYS[key])
+        if len(choices) == 1 and given not in choices:
+            raise InvalidArchError(f"'{key}' of stage {stage} of space '{space.name}' is {choices[0]}, got {given!r}.")
+    return by_place
 
 
 def _resolution(value: Any, space: SearchSpace) -> Any:

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
 
 
-def arch_at_ratios(space: SearchSpace, ratios: float | Sequence[float], *, resolution: int | None = None) -> Arch:
+def arch_at_ratios(
+    space: SearchSpace,
+    ratios: float | Sequence[float],
+    *,
+    resolution: int | None = None,
+    divisor: int | None = None,
+) -> Arch:
     """The arch whose widths are given as shares of the largest ones; everything else is at its largest.
 
     Args:
         space: With elastic widths.
         ratios: One for the whole network, or one for each elastic width in network order.
         resolution: By default the space's largest.
+        divisor: Widths are rounded to multiples of it; by default the space's.
 
     Returns:
         The canonical arch. Ratios that round to the same channels give the same arch.
@@ -42,7 +49,8 @@ def arch_at_ratios(space: SearchSpace, ratios: float | Sequence[float], *, resol
             f"'{space.name}' takes one width ratio for all or {len(widths)}, one per elastic width; got {ratios!r}."
         )
     chosen = tuple(
-        make_divisible(slot.choices[-1] * ratio, space.divisor) for slot, ratio in zip(widths, listed, strict=True)
+        make_divisible(slot.choices[-1] * ratio, divisor or space.divisor)
+        for slot, ratio in zip(widths, listed, strict=True)
     )
     for slot, ratio, width in zip(widths, listed, chosen, strict=True):
         if width not in slot.choices:
@@ -60,3 +68,20 @@ def arch_at_ratios(space: SearchSpace, ratios: float | Sequence[float], *, resol
             chosen,
         )
     )
+
+
+def least_ratio(space: SearchSpace) -> float:
+    """The smallest width ratio for the whole network, in steps of a thousandth, that gives widths on offer.
+
+    Raises:
+        InvalidArchError: The space has no elastic widths.
+    """
+    least = 1.0
+    arch_at_ratios(space, least)
+    for thousandth in range(999, 0, -1):
+        try:
+            arch_at_ratios(space, thousandth / 1000)
+        except InvalidArchError:
+            break
+        least = thousandth / 1000
+    return least

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import product
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from supernet.spaces.blocks import BlockSpec, out_size_of
 from supernet.spaces.stage import LARGEST, Stage, is_finite_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 MAX_RESOLUTION = 4096
 MAX_NAME = 200
@@ -284,8 +285,13 @@ class SearchSpace:
         """Draw one arch as `sample_rows` does."""
         return self.from_rows(self.sample_rows(rng, 1))[0]
 
-    def sample_rows(self, rng: np.random.Generator, n_archs: int) -> Rows:
+    def sample_rows(self, rng: np.random.Generator, n_archs: int, *, least: Rows | None = None) -> Rows:
         """Draw archs: every slot independently and uniformly over its choices.
+
+        Args:
+            rng: Source of the draws.
+            n_archs: How many.
+            least: `(n_slots,)` first choice index on offer per slot, as from `least_choices`; by default 0.
 
         Returns:
             `(n_archs, n_slots)` canonical rows; repeats are possible.
@@ -293,7 +299,20 @@ class SearchSpace:
         Source: OFA `sample_active_subnet`. Uniform over slots, not over distinct archs: depths are equally likely.
         """
         counts = np.array([len(slot.choices) for slot in self.slots])
-        return self.canonicalize_rows(rng.integers(0, counts, (n_archs, len(counts))).astype(np.int16))
+        low = 0 if least is None else least
+        return self.canonicalize_rows(rng.integers(low, counts, (n_archs, len(counts))).astype(np.int16))
+
+    def least_choices(self, kept: Mapping[Dimension, int]) -> Rows:
+        """First choice index of every slot where only the largest so many choices of a dimension are on offer.
+
+        Args:
+            kept: How many of the largest choices; dimensions that are absent keep all.
+
+        Returns:
+            `(n_slots,)`.
+        """
+        numbers = [len(slot.choices) - min(kept.get(slot.dimension, inf), len(slot.choices)) for slot in self.slots]
+        return np.array(numbers, np.int16)
 
     def mutate(self, arch: Arch, rng: np.random.Generator, *, probability: float) -> Arch:
         """Redraw each slot with the given probability; see `mutate_rows`."""

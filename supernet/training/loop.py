@@ -1,34 +1,43 @@
-"""train(): random subnet sampling, linear and readable top to bottom."""
+"""train(): one loop for every method, linear and readable top to bottom."""
 
 from __future__ import annotations
 
 import csv
 import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (the field's name for it)
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from supernet.data.batches import Normalisation, resize_batch, training_batches
-from supernet.errors import InvalidBundleError, InvalidConfigError, TrainingDivergedError
-from supernet.network.checkpoint import load_tensors, load_weights, save_tensors
+from supernet.data.batches import Normalisation, chunks, training_batches
+from supernet.errors import InvalidConfigError, TrainingDivergedError
+from supernet.network.checkpoint import load_weights
 from supernet.network.elastic_net import Supernet
+from supernet.network.extract import extract_subnet
 from supernet.spaces.presets import find_space
+from supernet.training.checkpoint import CHECKPOINT, RunState, largest_subnet, load_checkpoint, save_checkpoint
+from supernet.training.method import Epoch
+from supernet.training.methods.registry import build_method
+from supernet.training.passes import run_passes
+from supernet.training.ranks import Ranks
+from supernet.training.schedule import learning_rate_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from supernet.data.images import ImageSet
+    from supernet.spaces.costs import AdditiveCost
     from supernet.training.config import TrainConfig
+    from supernet.training.method import Method, Phase
 
-CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.csv"
-# Settings that say only how long a run is.
-LENGTH_SETTINGS = {"epochs", "level_epochs"}
+# An epoch that diverges is tried again from the last checkpoint, with other draws and half the learning rate each time.
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One line of the log: means over the epoch's steps, in train mode and on augmented images."""
+    """One line of the log: means over the epoch's steps, in train mode and on augmented images.
+
+    Loss and accuracy are those of each step's first pass, which is what the method wants most: the largest arch, the
+    target, or the only one.
+    """
 
     epoch: int
+    phase: str
     learning_rate: float
     loss: float
     top1: float
@@ -59,12 +73,16 @@ def train(
     *,
     resume: bool = False,
     initial_weights: Path | None = None,
+    teacher: nn.Module | None = None,
+    resources: Mapping[str, AdditiveCost] | None = None,
+    device: str = "cpu",
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> Supernet:
-    """Train a supernet: every step draws one arch uniformly and takes one SGD step on its cross-entropy.
+    """Train a supernet with the method the config names.
 
-    Every epoch ends with a checkpoint and a line of the log; a run resumed from it takes the steps an uninterrupted
-    one would have taken, since all random choices of an epoch follow from the seed and its number.
+    Every epoch ends with a checkpoint and a line of the log; a run resumed from it takes the steps an uninterrupted one
+    would have taken, since all random choices of an epoch follow from the seed and its number. Under `torchrun` each
+    process takes its part of every batch, and all run the same archs.
 
     Args:
         config: Settings.
@@ -72,79 +90,94 @@ def train(
         out_dir: Gets `checkpoint.safetensors` and `log.csv`.
         resume: Go on from the checkpoint in `out_dir`, if there is one.
         initial_weights: Weights file of a bundle of the same space and number of classes to start from.
+        teacher: Plain network with as many classes, for methods that can have one; progressive shrinking otherwise
+            takes the largest network as its own first phase leaves it.
+        resources: Costs that PSS-Net's pools are measured by; MACs by default.
+        device: Of torch.
         report: Called after every step.
 
     Returns:
         The supernet in eval mode; its BN statistics mix all archs.
 
     Raises:
-        InvalidConfigError: `out_dir` holds another run, or there are fewer images than one batch.
+        InvalidConfigError: `out_dir` holds another run, there are fewer images than one batch, or settings do not fit.
         FingerprintMismatchError: The initial weights belong to another space or number of classes.
-        TrainingDivergedError: The loss or its gradient is no longer finite; the last epoch's checkpoint stands.
-
-    Source: random subnet sampling, §1.2 "RSS Network Batch" of the RSS-Interference code; here every block and stage
-    draws on its own. Differs: no warm-up there; gradient clipping and a peak of 0.4 learn clearly faster here.
+        TrainingDivergedError: The gradient was no longer finite, again and again; the last checkpoint stands.
     """
+    ranks = Ranks.join()
     space = find_space(config.space).with_classes(len(images.classes))
-    supernet = Supernet(space, torch.Generator().manual_seed(config.seed))
+    method = build_method(config, space, resources=resources)
+    plan = _plan(method.phases())
+    steps_per_epoch = _steps_per_epoch(config, len(images), ranks)
+    supernet = Supernet(method.space, torch.Generator().manual_seed(config.seed))
     if initial_weights is not None:
         load_weights(supernet, initial_weights)
     # Twice the speed of NCHW for depthwise convolutions on a CPU.
-    supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(supernet, config)
-    steps_per_epoch = len(images) // config.batch_size
-    steps = config.epochs * steps_per_epoch
-    if steps_per_epoch == 0:
-        raise InvalidConfigError(f"'batch_size' {config.batch_size} is larger than the {len(images)} training images.")
+    supernet.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    supernet.train()
+    state = RunState(supernet, build_optimizer(supernet, config), average_of(supernet, config), teacher, method.state())
 
+    path = out_dir / CHECKPOINT
     out_dir.mkdir(parents=True, exist_ok=True)
-    first_epoch = 0
-    if (out_dir / CHECKPOINT).exists():
+    if path.exists():
         if not resume:
             raise InvalidConfigError(f"'{out_dir}' holds a run already. Resume it or choose another folder.")
-        first_epoch = load_checkpoint(
-            out_dir / CHECKPOINT, supernet, optimizer, config, steps_per_epoch=steps_per_epoch
-        )
+        load_checkpoint(path, state, config)
+        method.load_state(state.method or {})
+    elif ranks.is_first:
+        save_checkpoint(path, state, config)  # what a diverging first epoch goes back to
+    ranks.wait()
 
     normalisation = Normalisation(*images.normalisation())
-    supernet.train()
-    for epoch in range(first_epoch, config.epochs):
-        rng = np.random.default_rng((config.seed, epoch))
-        started, losses, hits, rate = time.perf_counter(), 0.0, 0, 0.0
-        batches = training_batches(images, normalisation, batch_size=config.batch_size, rng=rng)
-        for step, (batch, labels) in enumerate(batches, start=epoch * steps_per_epoch):
-            rate = config.learning_rate_at(step, steps_per_epoch=steps_per_epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            arch = space.sample(rng)
-            logits = supernet(resize_batch(batch, arch.resolution), arch)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            # Blocks that did not run keep no gradient, so neither momentum nor decay moves them.
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(supernet.parameters(), config.gradient_clip)
-            # A finite loss may have an infinite gradient, which the last step of an epoch would put in the checkpoint.
-            if not torch.isfinite(loss) or not torch.isfinite(norm):
-                kept = f"The checkpoint of epoch {epoch} stands in '{out_dir}'" if epoch else "No checkpoint exists yet"
-                raise TrainingDivergedError(
-                    f"In step {step} at learning rate {rate:.4g} the loss is {loss.item()} and the norm of its "
-                    f"gradient {norm.item()}. {kept}; lower 'learning_rate' and start anew.",
-                    step=step,
-                    loss=loss.item(),
+    attempt = 0
+    while state.epochs_done < len(plan):
+        epoch = plan[state.epochs_done]
+        if epoch.in_phase == 0:
+            method.begin_phase(epoch.phase, state)
+            state.optimizer, state.average = build_optimizer(supernet, config), average_of(supernet, config)
+            if epoch.phase.with_teacher and state.teacher is None:
+                largest = extract_subnet(supernet, method.space.largest())
+                state.teacher = largest_subnet(supernet, largest.state_dict())
+        method.begin_epoch(epoch, state)
+        # The first attempt's numbers are those of runs that never diverge.
+        rng = np.random.default_rng((config.seed, epoch.number, attempt) if attempt else (config.seed, epoch.number))
+        started, totals, rate = time.perf_counter(), np.zeros(2), 0.0
+        batches = training_batches(
+            images, normalisation, batch_size=config.batch_size, rng=rng, part=ranks.part_of(config.batch_size)
+        )
+        try:
+            for step, (batch, labels) in enumerate(batches):
+                rate = _rate(config, epoch, step, steps_per_epoch=steps_per_epoch) * 0.5**attempt
+                loss, label_loss, hits = _take_step(
+                    state, method, epoch, step, batch, labels, rng=rng, rate=rate, config=config, ranks=ranks
                 )
-            optimizer.step()
-            losses += loss.item()
-            hits += int((logits.argmax(1) == labels).sum())
-            report(StepReport(step + 1, steps, epoch + 1, loss.item()))
+                totals += (label_loss, hits)
+                done = epoch.number * steps_per_epoch + step + 1
+                report(StepReport(done, len(plan) * steps_per_epoch, epoch.number + 1, loss))
+        except TrainingDivergedError as error:
+            attempt += 1
+            if attempt == ATTEMPTS:
+                raise _given_up(error, epoch, out_dir, steps_per_epoch=steps_per_epoch) from error
+            load_checkpoint(path, state, config)
+            method.load_state(state.method or {})
+            continue
+        attempt = 0
+        state.epochs_done, state.method = epoch.number + 1, method.state()
+        label_loss_sum, hits_sum = ranks.sums(totals.tolist())
         line = EpochReport(
-            epoch=epoch + 1,
+            epoch=epoch.number + 1,
+            phase=epoch.phase.name,
             learning_rate=rate,
-            loss=losses / steps_per_epoch,
-            top1=hits / (steps_per_epoch * config.batch_size),
+            loss=label_loss_sum / steps_per_epoch,
+            top1=hits_sum / (steps_per_epoch * config.batch_size),
             seconds=time.perf_counter() - started,
         )
-        save_checkpoint(out_dir / CHECKPOINT, supernet, optimizer, config, epochs_done=epoch + 1)
-        append_log(out_dir / LOG, line)
+        if ranks.is_first:
+            save_checkpoint(path, state, config)
+            append_log(out_dir / LOG, line)
+        ranks.wait()
+    if state.average is not None:
+        supernet.load_state_dict(state.average.module.state_dict())
     supernet.eval()
     return supernet
 
@@ -163,73 +196,67 @@ def build_optimizer(supernet: Supernet, config: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
-def save_checkpoint(
-    path: Path, supernet: Supernet, optimizer: torch.optim.SGD, config: TrainConfig, *, epochs_done: int
-) -> None:
-    """Write weights, momentum and the settings they belong to."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
-    momentum: dict[str, Tensor] = {
-        f"momentum.{names[parameter]}": state["momentum_buffer"]
-        for parameter, state in optimizer.state.items()
-        if state.get("momentum_buffer") is not None
-    }
-    weights = {f"weights.{name}": tensor for name, tensor in supernet.state_dict().items()}
-    save_tensors(path, weights | momentum, supernet.space, config=config.to_dict(), epochs_done=epochs_done)
+def average_of(supernet: Supernet, config: TrainConfig) -> AveragedModel | None:
+    """An exponential average of the weights, where the config asks for one."""
+    if not config.ema:
+        return None
+    averaging: Any = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+    return AveragedModel(supernet, multi_avg_fn=averaging)
 
 
-def load_checkpoint(
-    path: Path, supernet: Supernet, optimizer: torch.optim.SGD, config: TrainConfig, *, steps_per_epoch: int
-) -> int:
-    """Fill supernet and optimizer from `save_checkpoint`.
-
-    The settings must be the checkpoint's, but a run may be made longer or shorter as long as every step it took would
-    have had the same learning rate: before the cosine starts, `epochs` and `level_epochs` can still change.
-
-    Returns:
-        The epochs done.
-
-    Raises:
-        InvalidBundleError: The file is broken, no checkpoint, or belongs to another space.
-        InvalidConfigError: It was written with other settings.
-    """
-    tensors, metadata = load_tensors(path, supernet.space)
-    settings, epochs_done = metadata.get("config"), metadata.get("epochs_done")
-    weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
-    shapes = {name: tensor.shape for name, tensor in supernet.state_dict().items()}
-    if (
-        not isinstance(settings, dict)
-        or not isinstance(epochs_done, int)
-        or {name: tensor.shape for name, tensor in weights.items()} != shapes
-    ):
-        raise InvalidBundleError(
-            f"'{path}' is no checkpoint of a training run of '{supernet.space.name}'. Train in another folder."
+def _take_step(
+    state: RunState,
+    method: Method,
+    epoch: Epoch,
+    step: int,
+    batch: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    rng: np.random.Generator,
+    rate: float,
+    config: TrainConfig,
+    ranks: Ranks,
+) -> tuple[float, float, int]:
+    """One optimizer step; loss, label loss and hits of its first pass, this rank's share of the sum over the batch."""
+    supernet, optimizer = state.supernet, state.optimizer
+    device = next(supernet.parameters()).device
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    passes = method.passes(epoch, step, rng)
+    # Blocks that did not run keep no gradient, so neither momentum nor decay moves them.
+    optimizer.zero_grad(set_to_none=True)
+    results = [
+        run_passes(
+            supernet,
+            passes,
+            images.to(device, non_blocking=True),
+            targets.to(device, non_blocking=True),
+            teacher=state.teacher if epoch.phase.with_teacher else None,
+            label_smoothing=config.label_smoothing,
+            scale=len(images) / config.batch_size,
+            autocast=_autocast(config, device),
         )
-    changed = {key for key, value in config.to_dict().items() if settings.get(key) != value}
-    if changed and not (
-        changed <= LENGTH_SETTINGS
-        and _took_same_steps(config, settings, epochs_done * steps_per_epoch, steps_per_epoch)
-    ):
-        raise InvalidConfigError(
-            f"'{path}' was trained with other settings of {sorted(changed)}. Resume with its own, "
-            f"or start anew in another folder. Only {sorted(LENGTH_SETTINGS)} may change, and only before the cosine."
+        for images, targets in _parts(batch, labels, config.accumulate)
+    ]
+    ranks.sum_gradients(supernet.parameters())
+    norm = nn.utils.clip_grad_norm_(supernet.parameters(), config.gradient_clip)
+    share = 1 / (len(results) * ranks.count)
+    loss = sum(first.loss for first, *_ in results) / len(results)
+    # A finite loss may have an infinite gradient, which the last step of an epoch would put in the checkpoint. The norm
+    # is that of the summed gradients, so all ranks see the same.
+    if not torch.isfinite(norm):
+        raise TrainingDivergedError(
+            f"In step {step} of epoch {epoch.number + 1} at learning rate {rate:.4g} the loss is {loss} and the norm "
+            f"of its gradient {norm.item()}.",
+            step=step,
+            loss=loss,
         )
-    supernet.load_state_dict(weights)
-    for name, parameter in supernet.named_parameters():
-        if (buffer := tensors.get(f"momentum.{name}")) is not None:
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    return epochs_done
-
-
-def _took_same_steps(config: TrainConfig, settings: dict[str, Any], steps_done: int, steps_per_epoch: int) -> bool:
-    """Whether a run of these settings would have had the learning rates of `config` up to here."""
-    if config.epochs * steps_per_epoch < steps_done or not settings.keys() >= LENGTH_SETTINGS:
-        return False
-    earlier = replace(config, **{key: settings[key] for key in LENGTH_SETTINGS})
-    return all(
-        config.learning_rate_at(step, steps_per_epoch=steps_per_epoch)
-        == earlier.learning_rate_at(step, steps_per_epoch=steps_per_epoch)
-        for step in range(steps_done)
-    )
+    optimizer.step()
+    if state.average is not None:
+        state.average.update_parameters(supernet)
+    label_losses = [share * sum(result.label_loss for result in of_pass) for of_pass in zip(*results, strict=True)]
+    method.observe(passes, ranks.sums(label_losses))
+    return loss, label_losses[0], sum(first.hits for first, *_ in results)
 
 
 def append_log(path: Path, line: EpochReport) -> None:
@@ -239,4 +266,59 @@ def append_log(path: Path, line: EpochReport) -> None:
         writer = csv.DictWriter(file, list(asdict(line)))
         if fresh:
             writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in asdict(line).items()})
+        values = asdict(line).items()
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values})
+
+
+def _plan(phases: Sequence[Phase]) -> list[Epoch]:
+    """Every epoch of the run, in order."""
+    total = sum(phase.epochs for phase in phases)
+    places = [(phase, number) for phase in phases for number in range(phase.epochs)]
+    return [Epoch(index, phase, number, total) for index, (phase, number) in enumerate(places)]
+
+
+def _steps_per_epoch(config: TrainConfig, n_images: int, ranks: Ranks) -> int:
+    if config.batch_size % (ranks.count * config.accumulate):
+        raise InvalidConfigError(
+            f"'batch_size' {config.batch_size} must be a multiple of the {ranks.count} processes times 'accumulate' "
+            f"{config.accumulate}."
+        )
+    steps = n_images // config.batch_size
+    if steps == 0:
+        raise InvalidConfigError(f"'batch_size' {config.batch_size} is larger than the {n_images} training images.")
+    return steps
+
+
+def _rate(config: TrainConfig, epoch: Epoch, step: int, *, steps_per_epoch: int) -> float:
+    """Learning rate of a step: each phase has a schedule of its own."""
+    phase = epoch.phase
+    warmup = min(config.warmup_epochs, phase.epochs)
+    level = min(config.level_epochs, phase.epochs - warmup)
+    return learning_rate_at(
+        epoch.in_phase * steps_per_epoch + step,
+        steps=phase.epochs * steps_per_epoch,
+        peak=config.learning_rate * phase.rate_factor,
+        warmup=round(warmup * steps_per_epoch),
+        level=round(level * steps_per_epoch),
+    )
+
+
+def _parts(batch: torch.Tensor, labels: torch.Tensor, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for part in chunks(len(batch), len(batch) // count):
+        yield batch[part], labels[part]
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> Any:
+    """Half precision for convolutions and products where the config asks for it; sums and weights keep all bits."""
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
+
+
+def _given_up(
+    error: TrainingDivergedError, epoch: Epoch, out_dir: Path, *, steps_per_epoch: int
+) -> TrainingDivergedError:
+    return TrainingDivergedError(
+        f"{error} So it went in {ATTEMPTS} attempts at this epoch, with other draws and half the rate each time. The "
+        f"checkpoint of epoch {epoch.number} stands in '{out_dir}'; lower 'learning_rate' and start anew.",
+        step=epoch.number * steps_per_epoch + error.step,
+        loss=error.loss,
+    )

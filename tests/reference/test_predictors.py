@@ -15,6 +15,7 @@ import torch
 from supernet.ofa.predictors import import_predictor
 from supernet.predictors.ofa_network import TUTORIAL_RESOLUTIONS
 from supernet.spaces.arch import Arch
+from supernet.spaces.ofa_dicts import ofa_from_arch
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
 
@@ -73,14 +74,22 @@ def test_the_published_predictor_says_the_same(reference: Reference, shared_data
     compare(import_predictor(file, space), archs, expected)
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_the_newer_predictor_says_the_same(nested: bool, reference: Reference, tmp_path: Path) -> None:
-    encoder = reference("nas.accuracy_predictor.arch_encoder").MobileNetArchEncoder(image_size_list=list(SIZES))
+@pytest.mark.parametrize(
+    ("name", "nested"),
+    [("ofa_mbv3_w1.0", False), ("ofa_mbv3_w1.0", True), ("ofa_proxyless_w1.3", True), ("ofa_resnet50", False)],
+)
+def test_the_newer_predictor_says_the_same(name: str, nested: bool, reference: Reference, tmp_path: Path) -> None:
+    encoders = reference("nas.accuracy_predictor.arch_encoder")
+    encoder = {
+        "ofa_mbv3_w1.0": encoders.MobileNetArchEncoder,
+        "ofa_proxyless_w1.3": type("Proxyless", (encoders.MobileNetArchEncoder,), {"SPACE_TYPE": "mbv2"}),
+        "ofa_resnet50": encoders.ResNetArchEncoder,
+    }[name](image_size_list=list(SIZES))
     theirs = reference("nas.accuracy_predictor.acc_predictor").AccuracyPredictor(encoder, device="cpu")
     perturb(theirs)
     state = theirs.state_dict()
     torch.save({"state_dict": state} if nested else state, tmp_path / "p.pth")
-    space = load_space("ofa_mbv3_w1.0")
+    space = load_space(name)
     archs = sampled(space, SIZES)
-    expected = theirs.predict_acc([choice_of(arch, image_size=arch.resolution) for arch in archs])
+    expected = theirs.predict_acc([ofa_from_arch(arch, space) | {"image_size": arch.resolution} for arch in archs])
     compare(import_predictor(tmp_path / "p.pth", space, resolutions=SIZES), archs, expected)

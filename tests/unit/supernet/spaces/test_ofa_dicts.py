@@ -45,6 +45,8 @@ def test_last_depth_of_proxyless_is_always_1() -> None:
     assert ofa_from_arch(space.largest(), space)["d"] == [4, 4, 4, 4, 4, 1]
     with pytest.raises(InvalidArchError, match=r"'d' of stage 7 of space 'ofa_proxyless_w1.3' is 1, got 2"):
         Arch.from_ofa({"ks": 3, "e": 3, "d": [2] * 6, "r": 128}, space)
+    # One value for all holds wherever there is a choice, as in the reference.
+    assert Arch.from_ofa({"ks": 3, "e": 3, "d": 2, "r": 128}, space) == space.smallest()
 
 
 def test_depths_of_the_resnet_count_from_the_fewest_blocks_and_widths_are_indices() -> None:

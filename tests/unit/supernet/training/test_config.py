@@ -11,6 +11,7 @@ import pytest
 from supernet.errors import InvalidConfigError
 from supernet.spaces.presets import find_space
 from supernet.training.config import TrainConfig, load_config
+from supernet.training.methods.registry import SETTINGS
 
 
 def load(tmp_path: Path, text: str | bytes) -> TrainConfig:
@@ -23,7 +24,8 @@ def test_settings_are_read_and_the_rest_have_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, 'space = "cifar_mbv3"\nepochs = 3\nlearning_rate = 1\n')
     assert (config.space, config.epochs, config.learning_rate) == ("cifar_mbv3", 3, 1)
     assert config == TrainConfig("cifar_mbv3", epochs=3, learning_rate=1.0)
-    assert TrainConfig(**config.to_dict()) == config
+    assert config.to_dict()["rss"] == {"steps_per_subnet": 1, "subnets_per_step": 1, "level": "block"}
+    assert TrainConfig.from_dict(config.to_dict()) == config
 
 
 def test_the_shipped_example_can_be_read() -> None:
@@ -34,7 +36,7 @@ def test_the_shipped_example_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("lr = 0.1", r"unknown keys \['lr'\]; allowed are"),
+        ("lr = 0.1", r"Unknown keys \['lr'\]; allowed are .* and the table \[rss\]"),
         ("epochs = 2.0", "'epochs' must be a int, got 2.0"),
         ("epochs = true", "'epochs' must be a int, got True"),
         ('epochs = "3"', "'epochs' must be a int, got '3'"),
@@ -57,9 +59,19 @@ def test_the_shipped_example_can_be_read() -> None:
         ("gradient_clip = 0", "'gradient_clip' must be from"),
         ("validation_images = 0", "'validation_images' must be from 1"),
         ("seed = -1", "'seed' must be from 0"),
-        ('method = "ps"', r"'method' must be one of \['rss'\], got 'ps'"),
-        ("method = 1", "'method' must be a str"),
-        ("[optimizer]\nmomentum = 0.9", r"unknown keys \['optimizer'\]"),
+        ('method = "ps"', r"'method' must be one of \['rss', 'progressive_shrinking', .*, got 'ps'"),
+        ("method = 1", "'method' must be one of .*, got 1"),
+        ("method = []", "'method' must be one of"),
+        ("[optimizer]\nmomentum = 0.9", r"Unknown keys \['optimizer'\]"),
+        ("[us_nets]\nwidth_min = 0.5", r"Unknown keys \['us_nets'\]"),
+        ("rss = 3", "'rss' must be a table"),
+        ("[rss]\nlevels = 3", r"Unknown keys \['levels'\] in \[rss\]; allowed are"),
+        ('[rss]\nlevel = "layer"', "'rss.level' must be one of"),
+        ("[rss]\nsubnets_per_step = 1.5", "'rss.subnets_per_step' must be a int"),
+        ("[rss]\nsubnets_per_step = 0", "at least 1"),
+        ("accumulate = 0", "'accumulate' must be from 1"),
+        ('precision = "fp8"', "'precision' must be one of"),
+        ("ema = 1.0", "'ema' must be from 0"),
         ("epochs = 3\nepochs = 4", "cannot be read as TOML"),
         ("epochs =", "cannot be read as TOML"),
     ],
@@ -76,7 +88,7 @@ def test_an_unknown_space_is_refused_with_the_known_ones(tmp_path: Path) -> None
         load(tmp_path, 'space = "mbv3"')
     with pytest.raises(InvalidConfigError, match="'space' must be a str"):
         load(tmp_path, "space = 3")
-    with pytest.raises(InvalidConfigError, match="needs the key 'space'"):
+    with pytest.raises(InvalidConfigError, match="key 'space' is needed"):
         load(tmp_path, "epochs = 3")
 
 
@@ -94,3 +106,30 @@ def test_a_users_own_space_is_found_beside_the_config(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(space.to_dict()), encoding="utf-8")
     (tmp_path / "train.toml").write_text('space = "mine.json"\n', encoding="utf-8")
     assert find_space(load_config(tmp_path / "train.toml").space) == space
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('method = "us_nets"\n[us_nets]\nwidths = 0.5', "'us_nets.widths' must be a list of float"),
+        ('method = "us_nets"\n[us_nets]\nwidths = [1.0, 0.5]', "must ascend to 1"),
+        ('method = "us_nets"\n[us_nets]\nsubnets_per_step = 1', "at least 2"),
+        ('method = "us_nets"\n[us_nets]\ndistil = 1', "'us_nets.distil' must be a bool"),
+        ('method = "pss_net"\n[pss_net]\nexplore = [1.0]', "at the beginning and at the end"),
+        ('method = "pss_net"\n[pss_net]\nbins = 2', "'pss_net.bins' must be from 3"),
+        ('method = "netaug"\n[netaug]\nalpha = -1', "'netaug.alpha' must be from 0"),
+        (
+            'method = "progressive_shrinking"\n[progressive_shrinking]\nkd_ratio = -1',
+            "'progressive_shrinking.kd_ratio'",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_method_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidConfigError, match=message):
+        load(tmp_path, f'space = "cifar_mbv3"\n{text}\n')
+
+
+def test_settings_of_every_method_survive_the_way_through_json(tmp_path: Path) -> None:
+    for method in SETTINGS:
+        config = load(tmp_path, f'space = "cifar_mbv3"\nmethod = "{method}"\n')
+        assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -24,8 +24,9 @@ from supernet.errors import (
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.spaces.space import SearchSpace
+from supernet.training.checkpoint import CHECKPOINT, RunState, load_checkpoint
 from supernet.training.config import TrainConfig
-from supernet.training.loop import CHECKPOINT, LOG, StepReport, build_optimizer, load_checkpoint, train
+from supernet.training.loop import LOG, StepReport, average_of, build_optimizer, train
 
 
 class InterruptedRunError(Exception):
@@ -197,24 +198,40 @@ def test_fewer_images_than_a_batch_are_refused(config: TrainConfig, images: Imag
     assert not (tmp_path / "run").exists()
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, at_step: int) -> None:
-    """Make the loss NaN in one step."""
+def poison(monkeypatch: pytest.MonkeyPatch, *at_steps: int) -> None:
+    """Make the loss NaN in some steps; those of repeated attempts count on."""
     plain, calls = torch.nn.functional.cross_entropy, iter(range(10**6))
 
     def cross_entropy(*args: Any, **kwargs: Any) -> Tensor:
         loss = plain(*args, **kwargs)
-        return loss * torch.nan if next(calls) == at_step else loss
+        return loss * torch.nan if next(calls) in at_steps else loss
 
-    monkeypatch.setattr("supernet.training.loop.F.cross_entropy", cross_entropy)
+    monkeypatch.setattr("supernet.training.passes.F.cross_entropy", cross_entropy)
 
 
-def test_a_diverged_run_stops_and_leaves_the_last_checkpoint(
+def test_an_epoch_that_diverges_once_is_taken_again_from_its_checkpoint(
     config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, at_step=12)
-    with pytest.raises(TrainingDivergedError, match="checkpoint of epoch 2 stands") as caught:
+    plain = train(config, images, tmp_path / "plain")
+    poison(monkeypatch, 12)
+    trained = train(config, images, tmp_path / "run")
+    lines, expected = log_of(tmp_path / "run"), log_of(tmp_path / "plain")
+    assert [line["epoch"] for line in lines] == ["1", "2", "3"]
+    assert [line["loss"] for line in lines[:2]] == [line["loss"] for line in expected[:2]]
+    assert float(lines[2]["learning_rate"]) == pytest.approx(0.5 * float(expected[2]["learning_rate"]), rel=1e-4)
+    assert not torch.equal(trained.blocks[0].layers["conv"].conv.weight, plain.blocks[0].layers["conv"].conv.weight)
+    tensors, metadata = checkpoint_of(tmp_path / "run", tiny_space)
+    assert metadata["epochs_done"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_run_that_diverges_again_and_again_stops_and_leaves_the_last_checkpoint(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, *range(12, 1000))
+    with pytest.raises(TrainingDivergedError, match=r"in 3 attempts .* checkpoint of epoch 2 stands") as caught:
         train(config, images, tmp_path)
-    assert caught.value.step == 12
+    assert caught.value.step == 10  # the first of the third epoch, in the last attempt
     assert np.isnan(caught.value.loss)
     tensors, metadata = checkpoint_of(tmp_path, tiny_space)
     assert metadata["epochs_done"] == 2
@@ -222,14 +239,16 @@ def test_a_diverged_run_stops_and_leaves_the_last_checkpoint(
     assert len(log_of(tmp_path)) == 2
 
 
-def test_a_run_that_diverges_in_its_first_epoch_promises_no_checkpoint(
-    config: TrainConfig, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_first_epoch_that_diverges_goes_back_to_the_first_weights(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison(monkeypatch, at_step=2)
-    with pytest.raises(TrainingDivergedError, match=r"In step 2 .* No checkpoint exists yet") as caught:
+    poison(monkeypatch, *range(2, 1000))
+    with pytest.raises(TrainingDivergedError):
         train(config, images, tmp_path)
-    assert "stands" not in str(caught.value)
-    assert not (tmp_path / CHECKPOINT).exists()
+    tensors, metadata = checkpoint_of(tmp_path, tiny_space)
+    first = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(config.seed)).state_dict()
+    assert metadata["epochs_done"] == 0
+    assert all(torch.equal(tensors[f"weights.{name}"], tensor) for name, tensor in first.items())
 
 
 def test_gradients_that_are_not_finite_never_reach_the_weights(
@@ -240,14 +259,13 @@ def test_gradients_that_are_not_finite_never_reach_the_weights(
 
     def clip(parameters: Any, max_norm: float) -> Tensor:
         parameters = list(parameters)
-        if next(calls) == 9:
+        if next(calls) >= 9:
             next(p for p in parameters if p.grad is not None).grad.fill_(torch.inf)
         return plain(parameters, max_norm)
 
     monkeypatch.setattr("supernet.training.loop.nn.utils.clip_grad_norm_", clip)
-    with pytest.raises(TrainingDivergedError) as caught:
+    with pytest.raises(TrainingDivergedError):
         train(config, images, tmp_path)
-    assert caught.value.step == 9
     tensors, metadata = checkpoint_of(tmp_path, tiny_space)
     assert metadata["epochs_done"] == 1
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
@@ -270,7 +288,7 @@ def test_blocks_that_never_run_keep_their_first_weights(
     config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     smallest = tiny_space.smallest()
-    monkeypatch.setattr(SearchSpace, "sample", lambda self, rng: smallest)
+    monkeypatch.setattr(SearchSpace, "sample_rows", lambda self, rng, n_archs: self.to_rows([smallest] * n_archs))
     trained = train(replace(config, weight_decay=0.1), images, tmp_path)
     first = Supernet(trained.space, torch.Generator().manual_seed(config.seed)).state_dict()
     active = {index for index, _ in tiny_space.walk(smallest)}
@@ -282,10 +300,19 @@ def test_blocks_that_never_run_keep_their_first_weights(
     assert len(active) < len(trained.blocks)
 
 
-def test_loading_a_checkpoint_tells_the_epochs_done(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
-    trained = train(config, images, tmp_path)
-    supernet = Supernet(trained.space, torch.Generator().manual_seed(5))
-    optimizer = build_optimizer(supernet, config)
-    assert load_checkpoint(tmp_path / CHECKPOINT, supernet, optimizer, config, steps_per_epoch=5) == 3
-    assert all(torch.equal(supernet.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
-    assert sum("momentum_buffer" in state for state in optimizer.state.values()) == len(optimizer.state) > 0
+def test_loading_a_checkpoint_brings_back_the_state_of_a_run(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path
+) -> None:
+    config = replace(config, ema=0.9)
+    train(config, images, tmp_path)
+    tensors, _ = checkpoint_of(tmp_path, tiny_space)
+    supernet = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(5))
+    state = RunState(supernet, build_optimizer(supernet, config), average_of(supernet, config))
+    load_checkpoint(tmp_path / CHECKPOINT, state, config)
+    assert state.epochs_done == 3
+    assert state.average is not None
+    for name, tensor in supernet.state_dict().items():
+        assert torch.equal(tensor, tensors[f"weights.{name}"])
+        assert torch.equal(state.average.module.state_dict()[name], tensors[f"average.module.{name}"])
+    entries = state.optimizer.state.values()
+    assert sum("momentum_buffer" in entry for entry in entries) == len(entries) > 0

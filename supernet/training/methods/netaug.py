@@ -1,0 +1,105 @@
+"""Network augmentation: a tiny network learns inside wider ones, which are thrown away afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from supernet.errors import InvalidConfigError
+from supernet.spaces.fixed import augment
+from supernet.spaces.space import Dimension
+from supernet.training.channel_sorting import sort_channels
+from supernet.training.method import Epoch, Phase, StatelessMethod
+from supernet.training.passes import Pass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from supernet.spaces.arch import Arch
+    from supernet.spaces.space import SearchSpace
+    from supernet.training.checkpoint import RunState
+
+
+@dataclass(frozen=True)
+class NetAugSettings:
+    """Settings of network augmentation.
+
+    Attributes:
+        target: The wanted network: `smallest` or `largest` of the space, or the JSON file of an arch.
+        r: Largest width and expand ratio over the target's.
+        s: How many of either above the target's.
+        alpha: Weight of the augmented networks' losses.
+        augmented_per_step: Augmented networks beside the target in each step.
+        width_epochs: Share of the run, from its beginning, in which widths are augmented; expand ratios are throughout.
+        kd_ratio: Weight of what a teacher says to the target and the augmented networks, where there is one.
+    """
+
+    target: str = "smallest"
+    r: float = 3.0
+    s: int = 3
+    alpha: float = 1.0
+    augmented_per_step: int = 1
+    width_epochs: float = 80 / 155
+    kd_ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can use."""
+        for name, low, high in (
+            ("alpha", 0, 100),
+            ("augmented_per_step", 0, 64),
+            ("width_epochs", 0, 1),
+            ("kd_ratio", 0, 100),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidConfigError(f"'netaug.{name}' must be from {low} to {high}, got {value!r}.")
+
+
+@dataclass
+class NetAug(StatelessMethod):
+    """The target and a random wider network learn from the same batch; only the target's weights are in both.
+
+    Attributes:
+        target_space: That the target belongs to.
+        target: The network that is wanted.
+
+    Source: Cai et al. 2022 (arXiv 2110.08890), `netaug/train.py`. Differs: momentum moves along when channels are
+    sorted; every rank draws the same networks by the step's own generator.
+    """
+
+    target_space: SearchSpace
+    target: Arch
+    epochs: int
+    settings: NetAugSettings = field(default_factory=NetAugSettings)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space around the target; its smallest arch is the target."""
+        return augment(self.target_space, self.target, self.settings.r, self.settings.s)
+
+    def phases(self) -> Sequence[Phase]:
+        """One."""
+        return [Phase("train", self.epochs, with_teacher=self.settings.kd_ratio > 0)]
+
+    def begin_epoch(self, epoch: Epoch, state: RunState) -> None:
+        """While widths are augmented, let the target own the strongest inner channels."""
+        if self._augments_widths(epoch):
+            sort_channels(state.supernet, optimizer=state.optimizer, average=state.average)
+
+    def passes(self, epoch: Epoch, step: int, rng: np.random.Generator) -> Sequence[Pass]:
+        """The target, then augmented networks."""
+        del step
+        least = self.space.smallest()
+        rows = self.space.sample_rows(rng, self.settings.augmented_per_step)
+        if not self._augments_widths(epoch):
+            rows[:, [slot.dimension is Dimension.WIDTH for slot in self.space.slots]] = 0
+        target = Pass(least, distil=self.settings.kd_ratio)
+        alpha = self.settings.alpha
+        wider = [Pass(arch, labels=alpha, distil=alpha * self.settings.kd_ratio) for arch in self.space.from_rows(rows)]
+        return [target, *wider] if alpha else [target]
+
+    def _augments_widths(self, epoch: Epoch) -> bool:
+        return epoch.number < round(self.settings.width_epochs * epoch.epochs)

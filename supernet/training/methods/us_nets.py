@@ -1,0 +1,133 @@
+"""Universally slimmable networks: the sandwich rule with in-place distillation, on any space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from supernet.errors import InvalidArchError, InvalidConfigError
+from supernet.spaces.ratios import arch_at_ratios, least_ratio
+from supernet.spaces.space import Dimension
+from supernet.training.method import Epoch, Phase, StatelessMethod
+from supernet.training.passes import Pass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from supernet.spaces.arch import Arch
+    from supernet.spaces.space import SearchSpace
+
+LEAST_SUBNETS = 2
+
+
+@dataclass(frozen=True)
+class UsNetsSettings:
+    """Settings of the sandwich rule.
+
+    Attributes:
+        subnets_per_step: Archs in each step, the largest and the smallest among them.
+        width_min: Smallest ratio of the widths; 0 for the space's own.
+        width_divisor: Widths are rounded to multiples of it; 0 for the space's own.
+        nonuniform: Whether every layer draws a width of its own, instead of one ratio for the network.
+        distil: Whether all but the largest learn from the largest alone, and not from the labels.
+        widths: Train these ratios in every step, from wide to narrow, instead of random ones: slimmable networks with
+            switches.
+    """
+
+    subnets_per_step: int = 4
+    width_min: float = 0.0
+    width_divisor: int = 0
+    nonuniform: bool = False
+    distil: bool = True
+    widths: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can use."""
+        if self.subnets_per_step < LEAST_SUBNETS:
+            raise InvalidConfigError(
+                "'us_nets.subnets_per_step' counts the largest and the smallest, so it is at least "
+                f"{LEAST_SUBNETS}, got {self.subnets_per_step}."
+            )
+        if not 0 <= self.width_min < 1 or self.width_divisor < 0:
+            raise InvalidConfigError(
+                f"'us_nets.width_min' must be from 0 to below 1 and 'us_nets.width_divisor' at least 0, got "
+                f"{self.width_min} and {self.width_divisor}."
+            )
+        if list(self.widths) != sorted(set(self.widths)) or (self.widths and self.widths[-1] != 1):
+            raise InvalidConfigError(f"'us_nets.widths' must ascend to 1 without repeats, got {list(self.widths)}.")
+
+
+@dataclass
+class UsNets(StatelessMethod):
+    """Each step runs the largest arch, the smallest and random ones between them.
+
+    On spaces with elastic widths one ratio for the whole network is drawn; on others every slot draws on its own.
+
+    Source: Yu & Huang 2019 (arXiv 1903.05134), `train.py` of slimmable_networks. Differs: where images may have several
+    resolutions one is drawn per step.
+    """
+
+    space: SearchSpace
+    epochs: int
+    settings: UsNetsSettings = field(default_factory=UsNetsSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that the space cannot follow."""
+        own = self.settings.width_min or self.settings.width_divisor or self.settings.widths
+        if own and not self._slimmable:
+            raise InvalidConfigError(
+                f"'{self.space.name}' has no elastic widths: leave out 'us_nets.width_min', 'us_nets.width_divisor' "
+                "and 'us_nets.widths'."
+            )
+        try:
+            _ = self._ends, self._switches
+        except InvalidArchError as error:
+            raise InvalidConfigError(f"'us_nets': {error}") from error
+
+    def phases(self) -> Sequence[Phase]:
+        """One."""
+        return [Phase("train", self.epochs)]
+
+    def passes(self, epoch: Epoch, step: int, rng: np.random.Generator) -> Sequence[Pass]:
+        """The largest first, since the others learn from it."""
+        del epoch, step
+        resolution = int(rng.choice(self.space.resolutions))
+        if self.settings.widths:
+            archs = list(reversed(self._switches))
+        else:
+            archs = [*self._ends, *(self._draw(rng) for _ in range(self.settings.subnets_per_step - LEAST_SUBNETS))]
+        largest, *others = (replace(arch, resolution=resolution) for arch in archs)
+        labels, distil = (0.0, 1.0) if self.settings.distil else (1.0, 0.0)
+        return [Pass(largest), *(Pass(arch, labels=labels, distil=distil) for arch in others)]
+
+    @cached_property
+    def _slimmable(self) -> bool:
+        return any(slot.dimension is Dimension.WIDTH for slot in self.space.slots)
+
+    @cached_property
+    def _least_ratio(self) -> float:
+        return self.settings.width_min or least_ratio(self.space)
+
+    @cached_property
+    def _ends(self) -> tuple[Arch, Arch]:
+        """The largest and the smallest arch."""
+        smallest = self._at(self.settings.width_min) if self.settings.width_min else self.space.smallest()
+        return self.space.largest(), smallest
+
+    @cached_property
+    def _switches(self) -> list[Arch]:
+        return [self._at(ratio) for ratio in self.settings.widths]
+
+    def _draw(self, rng: np.random.Generator) -> Arch:
+        if not self._slimmable:
+            return self.space.sample(rng)
+        if self.settings.nonuniform:
+            n_widths = sum(slot.dimension is Dimension.WIDTH for slot in self.space.slots)
+            return self._at(rng.uniform(self._least_ratio, 1, n_widths).tolist())
+        return self._at(float(rng.uniform(self._least_ratio, 1)))
+
+    def _at(self, ratios: float | list[float]) -> Arch:
+        return arch_at_ratios(self.space, ratios, divisor=self.settings.width_divisor or None)
