@@ -67,8 +67,7 @@ def main() -> None:
     parser.add_argument("--archs", type=int, default=20, help="archs to draw, beside the smallest and the largest")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with reference_code() as load:
-        lines = [figures(load, family, arguments.archs) for family in arguments.families]
+    lines = [figures(load_reference, family, arguments.archs) for family in arguments.families]
     head = [column.replace("_", " ") for column in lines[0]]
     rows = [[f"{value:.1e}" if isinstance(value, float) else str(value) for value in line.values()] for line in lines]
     table = [head, ["---"] * len(head), *rows]
@@ -112,22 +111,21 @@ class StandIn(ModuleType):
         return sys.modules.get(f"{self.__name__}.{name}") or type(name, (), {})
 
 
-@contextmanager
-def reference_code() -> Iterator[Load]:
-    """A function that imports a module of the reference by its name below `ofa`."""
+def load_reference(name: str) -> ModuleType:
+    """Import a module of the reference by its name below `ofa`.
+
+    What it imports for images, downloads and progress bars has stand-ins, for as long as the import lasts: others ask
+    whether these packages are there.
+    """
     absent = [name for name in ABSENT if find_spec(name.partition(".")[0]) is None]
     sys.modules.update((name, StandIn(name)) for name in absent)
-
-    def load(name: str) -> ModuleType:
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return import_module(f"ofa.{name}")
-
-    try:
-        yield load
     finally:
-        for name in absent:
-            del sys.modules[name]
+        for stand_in in absent:
+            del sys.modules[stand_in]
 
 
 class Unfilled(TorchFunctionMode):

@@ -119,7 +119,9 @@ def train(
 
     path = out_dir / CHECKPOINT
     out_dir.mkdir(parents=True, exist_ok=True)
-    if path.exists():
+    is_begun = path.exists()
+    ranks.wait()  # until all have looked, before the first one writes
+    if is_begun:
         if not resume:
             raise InvalidConfigError(f"'{out_dir}' holds a run already. Resume it or choose another folder.")
         load_checkpoint(path, state, config)

@@ -9,17 +9,16 @@ from types import ModuleType
 import pytest
 import torch
 
-from benchmarks.reference_differences import Comparison, Pair, build_pair, compare, reference_code
+from benchmarks.reference_differences import Comparison, Pair, build_pair, compare, load_reference
 
 N_ARCHS = 20  # drawn per family; the smallest and the largest come on top
 
 
 @pytest.fixture(scope="session")
-def reference() -> Iterator[Callable[[str], ModuleType]]:
+def reference() -> Callable[[str], ModuleType]:
     """Imports a module of the reference code by its name below `ofa`; skips where that is not installed."""
     pytest.importorskip("ofa", reason="the once-for-all reference code is not installed")
-    with reference_code() as load:
-        yield load
+    return load_reference
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from supernet.errors import InvalidConfigError
 from supernet.spaces.presets import find_space
 from supernet.training.config import TrainConfig, load_config
-from supernet.training.methods.registry import SETTINGS
+from supernet.training.methods.registry import SETTINGS, build_method
 
 
 def load(tmp_path: Path, text: str | bytes) -> TrainConfig:
@@ -28,9 +28,13 @@ def test_settings_are_read_and_the_rest_have_defaults(tmp_path: Path) -> None:
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 
-def test_the_shipped_example_can_be_read() -> None:
-    example = Path(__file__).parents[4] / "examples" / "train" / "rss.toml"
-    assert load_config(example).method == "rss"
+def test_every_method_has_an_example_that_can_be_read() -> None:
+    folder = Path(__file__).parents[4] / "examples" / "train"
+    assert {path.stem for path in folder.glob("*.toml")} == set(SETTINGS)
+    for path in folder.glob("*.toml"):
+        config = load_config(path)
+        assert config.method == path.stem
+        build_method(config, find_space(config.space))
 
 
 @pytest.mark.parametrize(
