@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from service.commands.output import note, progress_bar, validate_writable
 
 if TYPE_CHECKING:
+    from supernet.spaces.costs import AdditiveCost
+    from supernet.spaces.space import SearchSpace
     from supernet.training.config import TrainConfig
 
 
@@ -29,8 +32,16 @@ def train(
         str | None, typer.Option(help="What the manifest calls the data; default the folder's name.")
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")] = 0,
+    device: Annotated[str | None, typer.Option(help="Of torch; default a GPU where there is one.")] = None,
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(help="Latency table to measure PSS-Net's pools by, once per device; default MACs."),
+    ] = None,
 ) -> None:
-    """Train a supernet, evaluate a population, fit the predictor and write the bundle to OUT/bundle."""
+    """Train a supernet, evaluate a population, fit the predictor and write the bundle to OUT/bundle.
+
+    `torchrun -m service.cli train …` trains in several processes.
+    """
     validate_writable(out)  # before seconds of imports
     import torch
 
@@ -41,6 +52,7 @@ def train(
     from supernet.training.config import load_config
     from supernet.training.loop import StepReport
     from supernet.training.loop import train as train_supernet
+    from supernet.training.ranks import Ranks
 
     if threads:
         torch.set_num_threads(threads)
@@ -59,7 +71,8 @@ def train(
     if start is not None:
         check_same_split(start.manifest.training, settings, dataset=dataset_name)
         origin = {"initial_weights": start.manifest.parts["weights"]["sha256"]}
-    with progress_bar("Training") as update:
+    ranks = Ranks.join()
+    with progress_bar("Training") if ranks.is_first else nullcontext(_say_nothing) as update:
 
         def show(step: StepReport) -> None:
             update(step.step, step.steps, f"epoch {step.epoch}, loss {step.loss:.3f}")
@@ -70,8 +83,13 @@ def train(
             out,
             resume=resume,
             initial_weights=start.weights_path if start else None,
+            resources=_costs_of(table or [], space.with_classes(len(splits.train.classes))),
+            device=device or ranks.device(),
             report=show,
         )
+    if not ranks.is_first:
+        return
+    supernet.cpu()
     origin |= {"dataset": dataset_name, "images": len(splits.train), **settings.to_dict(), "space": space.name}
     if settings.method == "netaug":
         bundle = build_target_bundle(
@@ -92,6 +110,19 @@ def train(
             report=lambda stage, done, total: update(done, total, stage),
         )
     note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")
+
+
+def _say_nothing(_done: int, _total: int, _remark: str) -> None:
+    """What all processes but the first show."""
+
+
+def _costs_of(tables: list[Path], space: SearchSpace) -> dict[str, AdditiveCost]:
+    """Latency on each table's device, by its name."""
+    from latency_tables.estimator import LatencyEstimator
+    from latency_tables.table import load_table
+
+    loaded = map(load_table, tables)
+    return {table.device.device_id: LatencyEstimator(table, space).cost for table in loaded}
 
 
 def check_same_split(earlier: dict[str, Any], settings: TrainConfig, *, dataset: str) -> None:

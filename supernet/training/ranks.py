@@ -34,6 +34,12 @@ class Ranks:
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
+    @staticmethod
+    def device() -> str:
+        """The device of this process: a GPU of its own where there are any, else the CPU."""
+        local = os.environ.get("LOCAL_RANK", "0")  # noqa: TID251
+        return f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+
     @property
     def is_first(self) -> bool:
         """Whether this process writes files and shows progress."""
