@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # What all of the reference's networks were trained with, on every data set.
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Statistics from as many images differ by a few tenths of a point of accuracy from those of ten times as many.
+# At 224 pixels they take 39 MB of the bundle.
 CALIBRATION_IMAGES = 256
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
 
 _ACTS = {None: Act.NONE, "relu": Act.RELU, "relu6": Act.RELU6, "h_swish": Act.HSWISH}
-_DIVISOR = 8
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class _Walk:
                 kernel_size=int(layer["kernel_size"]),
                 stride=int(layer["stride"]),
                 act=_ACTS[layer["act_func"]],
-                se_chs=make_divisible(mid_chs // 4, _DIVISOR) if layer.get("use_se") else 0,
+                se_chs=make_divisible(mid_chs // 4) if layer.get("use_se") else 0,
                 shortcut=shortcut,
             )
         )
@@ -178,7 +177,7 @@ class _Walk:
                 BlockKind.BOTTLENECK if keeps_shape else BlockKind.BOTTLENECK_DOWN,
                 self.size,
                 in_chs,
-                make_divisible(mid_chs, _DIVISOR),
+                make_divisible(mid_chs),
                 out_chs,
                 kernel_size=int(layer["kernel_size"]),
                 stride=stride,

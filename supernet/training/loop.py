@@ -73,7 +73,6 @@ def train(
     *,
     resume: bool = False,
     initial_weights: Path | None = None,
-    teacher: nn.Module | None = None,
     resources: Mapping[str, AdditiveCost] | None = None,
     device: str = "cpu",
     report: Callable[[StepReport], None] = lambda _: None,
@@ -90,8 +89,6 @@ def train(
         out_dir: Gets `checkpoint.safetensors` and `log.csv`.
         resume: Go on from the checkpoint in `out_dir`, if there is one.
         initial_weights: Weights file of a bundle of the same space and number of classes to start from.
-        teacher: Plain network with as many classes, for methods that can have one; progressive shrinking otherwise
-            takes the largest network as its own first phase leaves it.
         resources: Costs that PSS-Net's pools are measured by; MACs by default.
         device: Of torch.
         report: Called after every step.
@@ -115,7 +112,7 @@ def train(
     # Twice the speed of NCHW for depthwise convolutions on a CPU.
     supernet.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     supernet.train()
-    state = RunState(supernet, build_optimizer(supernet, config), average_of(supernet, config), teacher, method.state())
+    state = RunState(supernet, build_optimizer(supernet, config), average_of(supernet, config), method=method.state())
 
     path = out_dir / CHECKPOINT
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -81,7 +81,7 @@ class Method(Protocol):
         """Take up what `state` gave."""
 
 
-class StatelessMethod:
+class PlainMethod:
     """What most methods do between steps: nothing."""
 
     def begin_phase(self, phase: Phase, state: RunState) -> None:

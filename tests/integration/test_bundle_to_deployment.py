@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from supernet.bundle import MANIFEST, PARTS, Bundle, hash_file, open_bundle, write_manifest
-from supernet.bundling import anchor_archs, build_bundle, build_target_bundle, population_archs
+from supernet.bundling import anchor_archs, build_bundle, population_archs
 from supernet.data.batches import Normalisation, evaluation_batches
 from supernet.data.images import ImageSet
 from supernet.data.splits import Splits
@@ -38,7 +38,6 @@ from supernet.predictors.accuracy import AccuracyPredictor
 from supernet.predictors.loading import load_predictor
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import Act, BlockKind
-from supernet.spaces.costs import blocks_of, params
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 from supernet.training.config import TrainConfig
@@ -481,30 +480,3 @@ def test_settings_not_on_offer_are_refused(
 def test_an_arch_outside_the_space_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InvalidArchError, match="'resolution'"):
         build_deployment(bundle.path, Arch(99, (1,), (3, 0), (1, 0)), tmp_path / "deployment")
-
-
-# ---------------------------------------------------------------------- network augmentation
-
-
-def test_a_target_trained_inside_wider_networks_is_deployed_without_them(splits: Splits, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("config", "loop"):
-            patch.setattr(f"supernet.training.{module}.find_space", lambda _name: SPACE)
-        config = TrainConfig(SPACE.name, "netaug", epochs=3, batch_size=50, learning_rate=0.2, seed=SEED)
-        supernet = train(config, splits.train, tmp_path)
-    assert params(supernet.space, supernet.space.largest()) > params(SPACE, SPACE.smallest())
-    bundle = build_target_bundle(supernet, splits, tmp_path, name="target", seed=SEED, training={"method": "netaug"})
-    (target,) = {bundle.space.smallest(), bundle.space.largest()}
-    # Nothing of the wider networks is left.
-    assert blocks_of(bundle.space, target) == blocks_of(SPACE, SPACE.smallest())
-    assert bundle.weights_path.stat().st_size < 2.5 * params(bundle.space, target) + 20_000
-    evaluated = bundle.manifest.training["evaluated"]
-    assert evaluated["images"] == len(splits.validation)
-    assert evaluated["top1"] > 0.4  # four classes; learnt beside networks of nine times its width
-
-    manifest = build_deployment(bundle.path, target, tmp_path / "model")
-    assert manifest["bn_recalibration"] == {"source": "weights", "images": 0}
-    subnet = extract_subnet(load_supernet(bundle.path), target)
-    normalisation = Normalisation(bundle.manifest.mean, bundle.manifest.std)
-    batches = evaluation_batches(splits.validation, normalisation, resolution=target.resolution, batch_size=250)
-    assert evaluate_accuracy(subnet, batches).top1 == pytest.approx(evaluated["top1"], abs=2e-3)

@@ -12,7 +12,7 @@ from supernet.errors import InvalidConfigError
 from supernet.spaces.fixed import augment
 from supernet.spaces.space import Dimension
 from supernet.training.channel_sorting import sort_channels
-from supernet.training.method import Epoch, Phase, StatelessMethod
+from supernet.training.method import Epoch, Phase, PlainMethod
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class NetAugSettings:
         alpha: Weight of the augmented networks' losses.
         augmented_per_step: Augmented networks beside the target in each step.
         width_epochs: Share of the run, from its beginning, in which widths are augmented; expand ratios are throughout.
-        kd_ratio: Weight of what a teacher says to the target and the augmented networks, where there is one.
     """
 
     target: str = "smallest"
@@ -43,7 +42,6 @@ class NetAugSettings:
     alpha: float = 1.0
     augmented_per_step: int = 1
     width_epochs: float = 80 / 155
-    kd_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no run can use."""
@@ -51,7 +49,6 @@ class NetAugSettings:
             ("alpha", 0, 100),
             ("augmented_per_step", 0, 64),
             ("width_epochs", 0, 1),
-            ("kd_ratio", 0, 100),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -59,7 +56,7 @@ class NetAugSettings:
 
 
 @dataclass
-class NetAug(StatelessMethod):
+class NetAug(PlainMethod):
     """The target and a random wider network learn from the same batch; only the target's weights are in both.
 
     Attributes:
@@ -82,7 +79,7 @@ class NetAug(StatelessMethod):
 
     def phases(self) -> Sequence[Phase]:
         """One."""
-        return [Phase("train", self.epochs, with_teacher=self.settings.kd_ratio > 0)]
+        return [Phase("train", self.epochs)]
 
     def begin_epoch(self, epoch: Epoch, state: RunState) -> None:
         """While widths are augmented, let the target own the strongest inner channels."""
@@ -96,9 +93,9 @@ class NetAug(StatelessMethod):
         rows = self.space.sample_rows(rng, self.settings.augmented_per_step)
         if not self._augments_widths(epoch):
             rows[:, [slot.dimension is Dimension.WIDTH for slot in self.space.slots]] = 0
-        target = Pass(least, distil=self.settings.kd_ratio)
+        target = Pass(least)
         alpha = self.settings.alpha
-        wider = [Pass(arch, labels=alpha, distil=alpha * self.settings.kd_ratio) for arch in self.space.from_rows(rows)]
+        wider = [Pass(arch, labels=alpha) for arch in self.space.from_rows(rows)]
         return [target, *wider] if alpha else [target]
 
     def _augments_widths(self, epoch: Epoch) -> bool:

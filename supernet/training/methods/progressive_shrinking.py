@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from supernet.errors import InvalidConfigError
 from supernet.spaces.space import Dimension
 from supernet.training.channel_sorting import sort_channels
-from supernet.training.method import Epoch, Phase, StatelessMethod
+from supernet.training.method import Epoch, Phase, PlainMethod
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
@@ -57,11 +57,10 @@ class _Shrinking:
     phase: Phase
     kept: Mapping[Dimension, int]
     dimension: Dimension | None
-    share: int
 
 
 @dataclass
-class ProgressiveShrinking(StatelessMethod):
+class ProgressiveShrinking(PlainMethod):
     """From the largest network to the whole space.
 
     Source: Cai et al. 2020 (arXiv 1908.09791), §3.3; `progressive_shrinking.py`, `train_ofa_net.py`. Differs: phases
@@ -127,9 +126,8 @@ class ProgressiveShrinking(StatelessMethod):
                 Phase(name, epochs, rate, with_teacher=dimension is not None and self.settings.kd_ratio > 0),
                 kept_then,
                 dimension,
-                share,
             )
-            for (name, rate, kept_then, dimension, share), epochs in zip(steps, lengths, strict=True)
+            for (name, rate, kept_then, dimension, _), epochs in zip(steps, lengths, strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from supernet.errors import InvalidBundleError, InvalidConfigError
 from supernet.spaces.arch import Arch
 from supernet.spaces.costs import macs_cost
-from supernet.training.method import Epoch, Phase
+from supernet.training.method import Epoch, Phase, PlainMethod
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from supernet.spaces.costs import AdditiveCost
     from supernet.spaces.space import Rows, SearchSpace
-    from supernet.training.checkpoint import RunState
 
 # Candidates drawn at once for a bin, and how often, before an arch that is known to lie there is taken.
 _CANDIDATES, _TRIES = 64, 8
@@ -40,7 +39,6 @@ class PssNetSettings:
         memory: Weight of a subnet's earlier score when it is scored again.
         explore: Chance of exploring at the beginning and at the end.
         temperature: Of the choice among a pool's subnets, at the beginning and at the end.
-        finalists: Subnets of each pool that are recalibrated and evaluated in the end.
     """
 
     bins: int = 20
@@ -49,7 +47,6 @@ class PssNetSettings:
     memory: float = 0.9
     explore: tuple[float, float] = (1.0, 0.01)
     temperature: tuple[float, float] = (1.0, 0.01)
-    finalists: int = 5
 
     def __post_init__(self) -> None:
         """Refuse what no run can use."""
@@ -58,7 +55,6 @@ class PssNetSettings:
             ("pool_size", 1, 10_000),
             ("prior_archs", 1, 10_000_000),
             ("memory", 0, 1),
-            ("finalists", 1, 1000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -103,7 +99,7 @@ class Pool:
 
 
 @dataclass
-class PssNet:
+class PssNet(PlainMethod):
     """Each step runs the largest arch, one subnet of a random pool, and the smallest arch.
 
     Source: Chen et al. 2021 (arXiv 2109.05432); `train.py`, `subnet_sampler.py` of PSS-Net. Differs: scores come from
@@ -122,19 +118,12 @@ class PssNet:
         """One."""
         return [Phase("train", self.epochs)]
 
-    def begin_phase(self, phase: Phase, state: RunState) -> None:
-        """Nothing."""
-
-    def begin_epoch(self, epoch: Epoch, state: RunState) -> None:
-        """Nothing."""
-
     def passes(self, epoch: Epoch, step: int, rng: np.random.Generator) -> Sequence[Pass]:
         """The largest arch teaches a prioritized one and the smallest."""
         del step
         pools = self.pools
-        names = [pool.resource for pool in pools]
         # A resource is as likely as it has pools, and a pool as likely as its neighbours: one draw over all.
-        self._pool = pools[int(rng.integers(len(names)))]
+        self._pool = pools[int(rng.integers(len(pools)))]
         explores = rng.random() < self.chance_to_explore(epoch) or len(self._pool.scores) < self.settings.pool_size
         middle = self._explore(self._pool, rng) if explores else self._exploit(self._pool, epoch, rng)
         return [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from supernet.errors import InvalidConfigError
-from supernet.training.method import Epoch, Phase, StatelessMethod
+from supernet.training.method import Epoch, Phase, PlainMethod
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RssSettings:
 
 
 @dataclass
-class RandomSubnetSampling(StatelessMethod):
+class RandomSubnetSampling(PlainMethod):
     """Plain cross-entropy on randomly drawn archs.
 
     Source: the RSS-Interference code (CVPR workshops 2022), "RSS", "RSS Block", "RSS Network" and their

@@ -11,7 +11,7 @@ import numpy as np
 from supernet.errors import InvalidArchError, InvalidConfigError
 from supernet.spaces.ratios import arch_at_ratios, least_ratio
 from supernet.spaces.space import Dimension
-from supernet.training.method import Epoch, Phase, StatelessMethod
+from supernet.training.method import Epoch, Phase, PlainMethod
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class UsNetsSettings:
 
 
 @dataclass
-class UsNets(StatelessMethod):
+class UsNets(PlainMethod):
     """Each step runs the largest arch, the smallest and random ones between them.
 
     On spaces with elastic widths one ratio for the whole network is drawn; on others every slot draws on its own.
