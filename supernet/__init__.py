@@ -9,6 +9,7 @@ evaluation  how good a subnet is, and its BN statistics
 predictors  how good it will be
 search      which subnet
 export      a subnet as a verified ONNX file
+pools       PSS-Net's final choice per pool, and one set of weights that switches between them
 deployment  bundle and arch to a deployment folder: the stages above in a row
 bundling    a trained supernet to a bundle: population, predictor, calibration
 
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from supernet.network.checkpoint import load_supernet
     from supernet.network.elastic_net import Supernet
     from supernet.network.extract import extract_subnet
+    from supernet.pools.runtime import PoolRuntime
 
 __all__ = [
     "Arch",
     "BlockSpec",
+    "PoolRuntime",
     "SearchSpace",
     "Supernet",
     "blocks_of",
@@ -47,6 +50,7 @@ __all__ = [
 
 # By string, so that import contracts see no torch below this package.
 _LAZY = {
+    "PoolRuntime": "supernet.pools.runtime",
     "Supernet": "supernet.network.elastic_net",
     "extract_subnet": "supernet.network.extract",
     "load_supernet": "supernet.network.checkpoint",

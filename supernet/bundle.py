@@ -1,7 +1,7 @@
 """Bundle: a trained supernet as a folder of safetensors files and a manifest. Reading one needs no torch.
 
 A part may be missing: without weights a bundle can be searched but not deployed, without a predictor not searched,
-without calibration a deployment needs images of its own.
+without calibration a deployment needs images of its own. Only training with pools of subnets leaves pools.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ PARTS = {
     "weights": "weights.safetensors",
     "predictor": "predictor.safetensors",
     "calibration": "calibration.safetensors",
+    "pools": "pools.safetensors",
 }
 DEFAULT_BUNDLE = "cifar_mbv3"
 # Pixels lie in [0, 1]; beyond this their mean and deviation are no numbers of images.
@@ -35,6 +36,7 @@ _WAY_OUT = {
     "weights": "Use a bundle that has them: this one can only be searched.",
     "predictor": "Fit one with `tailor predictor fit`.",
     "calibration": "Pass a folder of images with `--calibration FOLDER`.",
+    "pools": "Train with the method `pss_net`: only its bundles have them.",
 }
 
 
@@ -169,6 +171,11 @@ class Bundle:
     def calibration_path(self) -> Path:
         """Raises `MissingPartError` where the bundle has none."""
         return self._part("calibration")
+
+    @property
+    def pools_path(self) -> Path:
+        """Raises `MissingPartError` where the bundle has none."""
+        return self._part("pools")
 
     def _part(self, part: str) -> Path:
         if part not in self.manifest.parts:

@@ -18,13 +18,16 @@ from supernet.evaluation.calibration import (
     record_calibration,
     save_calibration,
 )
-from supernet.evaluation.population import evaluate_population
+from supernet.evaluation.population import BATCH_SIZE, evaluate_population
 from supernet.evaluation.statistics import measure_statistics, recalibrate_bn
-from supernet.evaluation.synthesis import PatchStatistics, synthesise_images
+from supernet.evaluation.synthesis import PatchStatistics, SynthesisSettings, synthesise_images
 from supernet.network.checkpoint import load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import embed_subnet, extract_subnet
+from supernet.pools.choice import choose_pools
+from supernet.pools.storage import save_pools
 from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
+from supernet.predictors.evaluated import EvaluatedAccuracies
 from supernet.spaces.costs import blocks_of
 
 if TYPE_CHECKING:
@@ -36,13 +39,15 @@ if TYPE_CHECKING:
 
     from supernet.data.images import ImageSet
     from supernet.data.splits import Splits
+    from supernet.evaluation.accuracy import AccuracyResult
     from supernet.evaluation.statistics import Statistics
+    from supernet.network.subnet import Subnet
+    from supernet.predictors.predictor import Predictor
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
+    from supernet.training.methods.pss_net import Pool
 
 RECALIBRATION_IMAGES = 2000
-SYNTHETIC_IMAGES = 256
-SYNTHESIS_STEPS = 400
 RANDOM_ANCHORS_PER_RESOLUTION = 2
 
 
@@ -55,6 +60,8 @@ def build_bundle(
     archs: int,
     seed: int,
     training: dict[str, Any],
+    pools: Sequence[Pool] = (),
+    synthesis: SynthesisSettings | None = None,
     report: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Bundle:
     """Write the bundle of a trained supernet to `run_dir / "bundle"`. A second call resumes the population.
@@ -67,9 +74,12 @@ def build_bundle(
         splits: The validation images judge the population; training images give BN statistics.
         run_dir: Gets the population as CSV and the synthesised images beside the bundle.
         name: Of the supernet.
-        archs: How many to evaluate for the predictor, largest and smallest included.
+        archs: How many to evaluate for the predictor, largest and smallest included. Of a space of fewer than
+            `LEAST_ARCHS` all are evaluated, and none is predicted.
         seed: Of the population and the anchors.
         training: What the manifest says of the weights' origin.
+        pools: Of prioritized subnet sampling; the best subnet of each goes into the bundle with statistics of its own.
+        synthesis: How many images are made and how long, if not as usual.
         report: Called with the stage, and how many of how many steps or archs of it are done.
 
     Raises:
@@ -104,12 +114,26 @@ def build_bundle(
         recalibration,
         run_dir / f"synthetic_{weights_hash}.npy",
         normalisation=normalisation,
+        settings=synthesis or SynthesisSettings(),
         seed=seed,
         report=lambda done, total: report("synthesised images", done, total),
     )
     calibration = record_calibration(supernet, real, images, normalisation=normalisation)
     save_calibration(out / PARTS["calibration"], calibration)
     calibration = load_calibration(out / PARTS["calibration"], space)
+
+    choices = choose_pools(
+        supernet,
+        pools,
+        recalibration=recalibration,
+        validation=splits.validation,
+        normalisation=normalisation,
+        report=lambda done, total: report("pools", done, total),
+    )
+    if choices:
+        save_pools(out / PARTS["pools"], choices, space)
+    else:
+        (out / PARTS["pools"]).unlink(missing_ok=True)  # an earlier run's
 
     population = evaluate_population(
         supernet,
@@ -122,12 +146,13 @@ def build_bundle(
         normalisation=normalisation,
         report=lambda done, total: report("population", done, total),
     )
-    predictor = AccuracyPredictor.fit(
-        space,
-        space.to_rows([entry.arch for entry in population]),
-        np.array([entry.result.top1 for entry in population]),
-        n_images=len(splits.validation),
-        rng=rng,
+    rows = space.to_rows([entry.arch for entry in population])
+    top1 = np.array([entry.result.top1 for entry in population])
+    n_images = len(splits.validation)
+    predictor: Predictor = (
+        EvaluatedAccuracies(space, rows, top1, n_images)
+        if space.size() < LEAST_ARCHS
+        else AccuracyPredictor.fit(space, rows, top1, n_images=n_images, rng=rng)
     )
     predictor.save(out / PARTS["predictor"])
     return write_manifest(
@@ -136,7 +161,7 @@ def build_bundle(
         space=space,
         classes=splits.train.classes,
         normalisation=(normalisation.mean, normalisation.std),
-        training={**training, "population": archs, "validation_images": len(splits.validation)},
+        training={**training, "population": len(population), "validation_images": n_images},
         versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
     )
 
@@ -144,45 +169,60 @@ def build_bundle(
 def build_target_bundle(
     supernet: Supernet, splits: Splits, run_dir: Path, *, name: str, seed: int, training: dict[str, Any]
 ) -> Bundle:
-    """Write the bundle of the one network that an augmented supernet was trained for: its smallest arch.
+    """Write the bundle of the one network that a supernet was trained for: its smallest arch.
 
-    The other archs are thrown away. The network keeps BN statistics of real images with its weights, so it needs no
-    calibration, and its accuracy is evaluated instead of predicted: `evaluated` in the manifest's `training`.
+    Other archs are thrown away. The network keeps BN statistics of real images with its weights, so it needs no
+    calibration, and its accuracy is evaluated instead of predicted.
 
     Args:
-        supernet: Trained around a target.
+        supernet: Trained for a target.
         splits: The validation images judge the network; training images give BN statistics.
         run_dir: Gets `bundle`.
         name: Of the network and of its search space.
         seed: Of the images for BN statistics.
         training: What the manifest says of the weights' origin.
     """
-    space, out = supernet.space, run_dir / "bundle"
-    target = space.smallest()
+    out = run_dir / "bundle"
     normalisation = Normalisation(*splits.train.normalisation())
-    rng = np.random.default_rng(seed)
-    images = splits.train.take(rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES])
-    blocks = blocks_of(space, target)
-    alone = embed_subnet(extract_subnet(supernet, target), blocks, name=name, norm_eps=space.norm_eps)
+    # Weights are rounded first: statistics and accuracy are those of what users get.
+    subnet = half_subnet(supernet, supernet.space.smallest())
+    result = evaluate_alone(subnet, splits, seed=seed)
+    blocks = blocks_of(supernet.space, supernet.space.smallest())
+    alone = embed_subnet(subnet, blocks, name=name, norm_eps=supernet.space.norm_eps)
+    space = alone.space
     out.mkdir(parents=True, exist_ok=True)
-    # Weights are rounded first: the statistics are those of what users get.
-    alone.load_state_dict({key: tensor.float() for key, tensor in half_weights(alone).items()})
-    subnet = extract_subnet(alone, alone.space.smallest())
-    recalibrate_bn(subnet, image_batches(images, normalisation, resolution=target.resolution))
-    result = evaluate_accuracy(
-        subnet, evaluation_batches(splits.validation, normalisation, resolution=target.resolution, batch_size=250)
-    )
-    alone = embed_subnet(subnet, blocks, name=name, norm_eps=space.norm_eps)
-    save_tensors(out / PARTS["weights"], half_weights(alone), alone.space)
+    for file in PARTS.values():
+        (out / file).unlink(missing_ok=True)  # an earlier run's
+    save_tensors(out / PARTS["weights"], half_weights(alone), space)
+    accuracies = EvaluatedAccuracies(space, space.to_rows([space.smallest()]), np.array([result.top1]), result.total)
+    accuracies.save(out / PARTS["predictor"])
     return write_manifest(
         out,
         name=name,
-        space=alone.space,
+        space=space,
         classes=splits.train.classes,
         normalisation=(normalisation.mean, normalisation.std),
         training={**training, "evaluated": {"top1": result.top1, "images": result.total}},
         versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
     )
+
+
+def half_subnet(supernet: Supernet, arch: Arch) -> Subnet:
+    """A subnet whose weights are rounded to half precision, as bundles hold them."""
+    subnet = extract_subnet(supernet, arch)
+    subnet.load_state_dict({name: _halved(name, tensor).float() for name, tensor in subnet.state_dict().items()})
+    return subnet
+
+
+def evaluate_alone(subnet: Subnet, splits: Splits, *, seed: int) -> AccuracyResult:
+    """Recalibrate a subnet with training images, in place, and evaluate it on the validation images."""
+    normalisation = Normalisation(*splits.train.normalisation())
+    rng = np.random.default_rng(seed)
+    images = splits.train.take(rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES])
+    resolution = subnet.resolution
+    recalibrate_bn(subnet, image_batches(images, normalisation, resolution=resolution))
+    batches = evaluation_batches(splits.validation, normalisation, resolution=resolution, batch_size=BATCH_SIZE)
+    return evaluate_accuracy(subnet, batches)
 
 
 def load_or_synthesise(
@@ -192,6 +232,7 @@ def load_or_synthesise(
     path: Path,
     *,
     normalisation: Normalisation,
+    settings: SynthesisSettings,
     seed: int,
     report: Callable[[int, int], None],
 ) -> NDArray[np.uint8]:
@@ -205,8 +246,7 @@ def load_or_synthesise(
         anchors,
         PatchStatistics.of(image_batches(real_images, normalisation, resolution=size)),
         normalisation=normalisation,
-        count=SYNTHETIC_IMAGES,
-        steps=SYNTHESIS_STEPS,
+        settings=settings,
         generator=torch.Generator().manual_seed(seed),
         report=report,
     )
@@ -218,10 +258,11 @@ def load_or_synthesise(
 
 def half_weights(supernet: Supernet) -> dict[str, Tensor]:
     """Weights in half precision, which halves the bundle; statistics of normalisation stay as they are."""
-    return {
-        name: tensor if "running_" in name else tensor.half().contiguous()
-        for name, tensor in supernet.state_dict().items()
-    }
+    return {name: _halved(name, tensor) for name, tensor in supernet.state_dict().items()}
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    return tensor if "running_" in name else tensor.half().contiguous()
 
 
 def anchor_archs(space: SearchSpace, rng: np.random.Generator) -> list[Arch]:
@@ -237,8 +278,10 @@ def anchor_archs(space: SearchSpace, rng: np.random.Generator) -> list[Arch]:
 
 
 def population_archs(space: SearchSpace, rng: np.random.Generator, n_archs: int) -> list[Arch]:
-    """Distinct archs: largest and smallest, then uniform draws."""
+    """Distinct archs: largest and smallest, then uniform draws; of a tiny space all."""
     archs = dict.fromkeys([space.largest(), space.smallest()])
+    if space.size() < LEAST_ARCHS:
+        n_archs = space.size()
     if space.size() < n_archs:
         raise InvalidConfigError(f"Space '{space.name}' has only {space.size()} archs, {n_archs} were asked for.")
     while len(archs) < n_archs:

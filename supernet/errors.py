@@ -69,7 +69,7 @@ class MissingPartError(SupernetError, LookupError):
     """A bundle lacks the part a call needs.
 
     Attributes:
-        part: `weights`, `predictor` or `calibration`.
+        part: `weights`, `predictor`, `calibration` or `pools`.
     """
 
     def __init__(self, message: str, *, part: str) -> None:

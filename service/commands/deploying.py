@@ -25,20 +25,12 @@ def export(
 ) -> None:
     """Write one subnet as verified ONNX."""
     validate_writable(out)  # before seconds of imports
-    import json
-
     from supernet.deployment import build_deployment
-    from supernet.errors import InvalidArchError
-    from supernet.spaces.arch import Arch
+    from supernet.spaces.arch import load_arch
 
-    try:
-        document = json.loads(arch.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidArchError(f"'{arch}' is no JSON: {error}.") from error
-    chosen = Arch.from_dict(document["arch"] if isinstance(document, dict) and "arch" in document else document)
     manifest = build_deployment(
         supernet,
-        chosen,
+        load_arch(arch),
         out,
         opset=opset,
         precision=precision,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
+# What the time left is estimated from: long enough for steps of minutes, short enough to follow a new phase.
+SPEED_PERIOD_S = 600.0
+# Between lines of progress where stderr is no terminal.
+LINE_PERIOD_S = 60.0
 
 
 def print_json(document: Any) -> None:
@@ -56,8 +62,14 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr with the time left; call it with done, total and a remark."""
+def progress_bar(
+    title: str, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr with the time left; call it with done, total and a remark.
+
+    Where stderr is no terminal, a line a minute and one at the end. When `done` falls or `total` changes, another part
+    of the work has begun, and the clock starts anew.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -77,13 +89,34 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(elapsed_when_finished=False),
         TextColumn("{task.fields[remark]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None, remark="")
+    console = Console(stderr=True)
+    progress = Progress(
+        *columns,
+        console=console,
+        get_time=clock,
+        speed_estimate_period=SPEED_PERIOD_S,
+        disable=not console.is_interactive,
+    )
+    next_line = clock() + LINE_PERIOD_S
+    with progress:
+        task_id = progress.add_task(title, total=None, remark="")
+        task = progress.tasks[0]
 
         def update(done: int, total: int, remark: str = "") -> None:
-            progress.update(task, completed=done, total=total, remark=remark)
+            nonlocal next_line
+            if done < task.completed or task.total not in (None, total):
+                progress.reset(task_id)
+            progress.update(task_id, completed=done, total=total, remark=remark)
+            if progress.disable and (clock() >= next_line or done == total):
+                next_line = clock() + LINE_PERIOD_S
+                note(f"{title} {done}/{total}, {_span(task.elapsed)}, {_span(task.time_remaining)} left: {remark}")
 
         yield update
+
+
+def _span(seconds: float | None) -> str:
+    """A time as rich's columns show it."""
+    return "-:--:--" if seconds is None else str(timedelta(seconds=int(seconds)))
 
 
 @contextmanager

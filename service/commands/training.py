@@ -4,33 +4,55 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from service.commands.output import note, progress_bar, validate_writable
 
+# As many as a predictor needs; `supernet.predictors.accuracy` would take numpy to load.
+LEAST_POPULATION = 20
+MOST_NAMED = 5
+
 if TYPE_CHECKING:
+    from supernet.data.splits import Splits
+    from supernet.network.elastic_net import Supernet
     from supernet.spaces.costs import AdditiveCost
     from supernet.spaces.space import SearchSpace
     from supernet.training.config import TrainConfig
+    from supernet.training.method import Method
+    from supernet.training.methods.fine_tuning import FineTuning
+    from supernet.training.methods.netaug import NetAug
 
 
 def train(
     config: Annotated[Path, typer.Argument(help="TOML file of settings; see examples/train/.")],
-    data: Annotated[Path, typer.Option(help="Folder of parquet files, or with one folder of images per class.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of parquet files, or with one folder of images per class.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, population and bundle.")] = Path(
         "runs/train"
     ),
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Two steps of every phase on a few images, painted ones without --data.")
+    ] = False,
     initial: Annotated[
         str | None, typer.Option(help="Bundle to start from, a folder or a shipped name; by default random weights.")
     ] = None,
-    population: Annotated[int, typer.Option(min=20, help="Subnets to evaluate for the accuracy predictor.")] = 250,
+    teacher: Annotated[
+        str | None, typer.Option(help="Bundle whose largest network teaches, for methods with the setting 'distil'.")
+    ] = None,
+    population: Annotated[
+        int, typer.Option(min=LEAST_POPULATION, help="Subnets to evaluate for the accuracy predictor.")
+    ] = 250,
     dataset: Annotated[
         str | None, typer.Option(help="What the manifest calls the data; default the folder's name.")
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave out images that cannot be decoded, and name them.")
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")] = 0,
     device: Annotated[str | None, typer.Option(help="Of torch; default a GPU where there is one.")] = None,
     table: Annotated[
@@ -42,36 +64,42 @@ def train(
 
     `torchrun -m service.cli train …` trains in several processes.
     """
+    if data is None and not smoke:
+        raise typer.BadParameter("Name the folder of images with --data; only --smoke can do without.")
     validate_writable(out)  # before seconds of imports
     import torch
 
     from supernet.bundle import open_bundle
-    from supernet.bundling import build_bundle, build_target_bundle
-    from supernet.data.splits import load_splits
+    from supernet.network.checkpoint import load_supernet
     from supernet.spaces.presets import find_space
     from supernet.training.config import load_config
     from supernet.training.loop import StepReport
     from supernet.training.loop import train as train_supernet
+    from supernet.training.methods.registry import METHODS_OF_ONE, build_method
     from supernet.training.ranks import Ranks
+    from supernet.training.smoke import shrink_config
+    from supernet.training.teacher import teacher_of
 
     if threads:
         torch.set_num_threads(threads)
     settings = load_config(config)
-    dataset_name = dataset or data.resolve().name
     space = find_space(settings.space)
-    size = max(space.resolutions)
-    note(f"Reading {data} …")
-    splits = load_splits(data, size=size, validation_images=settings.validation_images, seed=settings.seed)
-    note(
-        f"{len(splits.train)} training and {len(splits.validation)} validation images "
-        f"of {len(splits.train.classes)} classes."
-    )
-    start = open_bundle(initial) if initial else None
-    origin: dict[str, Any] = {}
-    if start is not None:
-        check_same_split(start.manifest.training, settings, dataset=dataset_name)
-        origin = {"initial_weights": start.manifest.parts["weights"]["sha256"]}
     ranks = Ranks.join()
+    if smoke:
+        settings, population = shrink_config(settings, space, ranks=ranks.count), LEAST_POPULATION
+    dataset_name = dataset or (data.resolve().name if data else "painted")
+    splits = _read_images(data, settings, space, smoke=smoke, skip_broken=skip_broken)
+    classes = len(splits.train.classes)
+    space = space.with_classes(classes)
+    start = load_supernet(initial) if initial else None
+    origin: dict[str, Any] = {}
+    if initial:
+        manifest = open_bundle(initial).manifest
+        check_same_split(manifest.training, settings, dataset=dataset_name)
+        origin = {"initial_weights": manifest.parts["weights"]["sha256"]}
+    if teacher:
+        origin["teacher"] = open_bundle(teacher).manifest.parts["weights"]["sha256"]
+    method = build_method(settings, space, resources=_costs_of(table or [], space))
     with progress_bar("Training") if ranks.is_first else nullcontext(_say_nothing) as update:
 
         def show(step: StepReport) -> None:
@@ -81,9 +109,10 @@ def train(
             settings,
             splits.train,
             out,
+            method=method,
             resume=resume,
-            initial_weights=start.weights_path if start else None,
-            resources=_costs_of(table or [], space.with_classes(len(splits.train.classes))),
+            initial=start,
+            teacher=teacher_of(load_supernet(teacher), classes=classes) if teacher else None,
             device=device or ranks.device(),
             report=show,
         )
@@ -91,25 +120,99 @@ def train(
         return
     supernet.cpu()
     origin |= {"dataset": dataset_name, "images": len(splits.train), **settings.to_dict(), "space": space.name}
-    if settings.method == "netaug":
-        bundle = build_target_bundle(
-            supernet, splits, out, name=f"{space.name}_netaug", seed=settings.seed, training=origin
-        )
-        evaluated = bundle.manifest.training["evaluated"]
-        note(f"Bundle written to {bundle.path}: top-1 {evaluated['top1']:.2%} on {evaluated['images']} images.")
-        return
+    if settings.method in METHODS_OF_ONE:
+        _bundle_one(cast("NetAug | FineTuning", method), supernet, splits, out, start=start, training=origin)
+    else:
+        _bundle_all(method, supernet, splits, out, name=space.name, archs=population, training=origin, smoke=smoke)
+
+
+def _read_images(
+    data: Path | None, settings: TrainConfig, space: SearchSpace, *, smoke: bool, skip_broken: bool
+) -> Splits:
+    """What `--data` names, cut down for a smoke run; painted images without it."""
+    from supernet.data.splits import load_splits
+    from supernet.training.smoke import paint_splits, shrink_splits
+
+    if data is None:
+        return paint_splits(settings, space)
+    note(f"Reading {data} …")
+    splits = load_splits(
+        data,
+        size=max(space.resolutions),
+        validation_images=settings.validation_images,
+        seed=settings.seed,
+        skip_broken=skip_broken,
+    )
+    if splits.skipped:
+        shown = "; ".join(splits.skipped[:MOST_NAMED])
+        note(f"{len(splits.skipped)} broken images skipped: {shown}{' …' * (len(splits.skipped) > MOST_NAMED)}")
+    if smoke:
+        splits = shrink_splits(splits, settings)
+    note(
+        f"{len(splits.train)} training and {len(splits.validation)} validation images "
+        f"of {len(splits.train.classes)} classes."
+    )
+    return splits
+
+
+def _bundle_all(
+    method: Method,
+    supernet: Supernet,
+    splits: Splits,
+    out: Path,
+    *,
+    name: str,
+    archs: int,
+    training: dict[str, Any],
+    smoke: bool,
+) -> None:
+    """A bundle of every subnet."""
+    from supernet.bundling import build_bundle
+    from supernet.evaluation.synthesis import SynthesisSettings
+    from supernet.training.methods.pss_net import PssNet
+
     with progress_bar("Bundle") as update:
         bundle = build_bundle(
             supernet,
             splits,
             out,
-            name=space.name,
-            archs=population,
-            seed=settings.seed,
-            training=origin,
+            name=name,
+            archs=archs,
+            seed=training["seed"],
+            training=training,
+            pools=method.pools if isinstance(method, PssNet) else (),
+            synthesis=SynthesisSettings(images=8, steps=2) if smoke else None,
             report=lambda stage, done, total: update(done, total, stage),
         )
     note(f"Bundle written to {bundle.path}. Search it with: tailor search --supernet {bundle.path} --table TABLE …")
+
+
+def _bundle_one(
+    method: NetAug | FineTuning,
+    supernet: Supernet,
+    splits: Splits,
+    out: Path,
+    *,
+    start: Supernet | None,
+    training: dict[str, Any],
+) -> None:
+    """A bundle of the target of a method that trains one network."""
+    from supernet.bundling import build_target_bundle, evaluate_alone, half_subnet
+
+    if start is not None and start.space.classes == supernet.space.classes:
+        before = evaluate_alone(half_subnet(start, method.target), splits, seed=training["seed"])
+        training = training | {"evaluated_before": {"top1": before.top1, "images": before.total}}
+    bundle = build_target_bundle(
+        supernet,
+        splits,
+        out,
+        name=f"{training['space']}_{method.target.arch_id}",
+        seed=training["seed"],
+        training=training,
+    )
+    after = bundle.manifest.training["evaluated"]
+    gain = f", {training['evaluated_before']['top1']:.2%} before" if "evaluated_before" in training else ""
+    note(f"Bundle written to {bundle.path}: top-1 {after['top1']:.2%} on {after['images']} images{gain}.")
 
 
 def _say_nothing(_done: int, _total: int, _remark: str) -> None:

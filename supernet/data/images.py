@@ -6,7 +6,8 @@ import io
 import json
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from supernet.errors import InvalidDatasetError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Told by content, not by suffix. Others stay closed: for EPS, for example, Pillow would start a program.
@@ -43,11 +44,13 @@ class ImageSet:
         pixels: `(n, size, size, 3)` uint8, RGB.
         labels: `(n,)` int64, indices into `classes`.
         classes: Names, in label order.
+        skipped: Where the broken images lie that were left out: the file, of parquet with the row.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -67,22 +70,22 @@ class ImageSet:
         return tuple(round(float(m), 6) for m in mean), tuple(round(float(max(v, 1e-8) ** 0.5), 6) for v in variance)
 
 
-def load_parquet(paths: Sequence[Path], *, size: int) -> ImageSet:
+def load_parquet(paths: Sequence[Path], *, size: int, skip_broken: bool = False) -> ImageSet:
     """Read encoded images from parquet files with an image column (`{bytes, path}`) and an integer `label`.
 
     Args:
         paths: Files with the same columns, read in order.
         size: Height and width of the decoded images, pixels.
+        skip_broken: Leave out images that cannot be decoded, in place of an error.
 
     Raises:
         InvalidDatasetError: A file or an image cannot be read, a column is missing, files name their classes
-            differently, or there is one class or none.
+            differently, there is one class or none, or all images of a class are broken.
     """
     import pyarrow
     import pyarrow.parquet
 
-    pixels: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    gathered = _Gathered(skip_broken)
     names: tuple[str, ...] = ()
     for path in paths:
         try:
@@ -104,41 +107,42 @@ def load_parquet(paths: Sequence[Path], *, size: int) -> ImageSet:
                 "all files alike."
             )
         names = names or found_names
-        labels += found_labels
-        for row, image in enumerate(images):
+        for row, (label, image) in enumerate(zip(found_labels, images, strict=True)):
             data = image.get("bytes") if isinstance(image, dict) else image
-            pixels.append(_decode(data, size, f"{path}, row {row}"))
-    classes = names or tuple(str(label) for label in range(max(labels, default=-1) + 1))
-    return _checked(pixels, labels, classes, str(paths[0].parent))
+            place = f"{path}, row {row}"
+            gathered.add(label, place, partial(_decode, data, size, place))
+    classes = names or tuple(str(label) for label in range(max(gathered.found_labels, default=-1) + 1))
+    return gathered.checked(classes, str(paths[0].parent))
 
 
-def load_class_folders(folder: Path, *, size: int, classes: tuple[str, ...] = ()) -> ImageSet:
+def load_class_folders(
+    folder: Path, *, size: int, classes: tuple[str, ...] = (), skip_broken: bool = False
+) -> ImageSet:
     """Read a folder with one sub-folder per class; images may lie deeper.
 
     Args:
         folder: Its sub-folders' names are the classes.
         size: Height and width of the decoded images, pixels.
         classes: Names in label order, so that a test folder gets the training folder's labels; by default sorted.
+        skip_broken: Leave out images that cannot be read or decoded, in place of an error.
 
     Raises:
-        InvalidDatasetError: There is no such folder, an image is broken (named), a class is empty or unknown, or there
-            is one class or none.
+        InvalidDatasetError: There is no such folder, an image is broken (named), a class is empty or unknown, there
+            is one class or none, or all images of a class are broken.
     """
     _check_folder(folder)
     found = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
     classes = classes or found
     if strangers := sorted(set(found) - set(classes)):
         raise InvalidDatasetError(f"'{folder}' holds classes the training images lack: {strangers}.")
-    pixels: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    gathered = _Gathered(skip_broken)
     for label, name in enumerate(classes):
         files = _image_files(folder / name)
         if not files and name in found:
             raise InvalidDatasetError(f"Class folder '{folder / name}' has no images ({', '.join(IMAGE_SUFFIXES)}).")
         for path in files:
-            pixels.append(_decode_file(path, size))
-            labels.append(label)
-    return _checked(pixels, labels, classes, str(folder))
+            gathered.add(label, str(path), partial(_decode_file, path, size))
+    return gathered.checked(classes, str(folder))
 
 
 def load_images(folder: Path, *, size: int, most: int, rng: np.random.Generator) -> ImageSet:
@@ -160,6 +164,51 @@ def load_images(folder: Path, *, size: int, most: int, rng: np.random.Generator)
     chosen = [files[index] for index in rng.permutation(len(files))[:most]]
     pixels = np.stack([_decode_file(path, size) for path in chosen])
     return ImageSet(pixels, np.zeros(len(chosen), np.int64), ("unlabelled",))
+
+
+@dataclass
+class _Gathered:
+    """Images as they are read. With `skip_broken`, broken ones are remembered: label, place and message."""
+
+    skip_broken: bool
+    pixels: list[NDArray[np.uint8]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    broken: list[tuple[int, str, str]] = field(default_factory=list)
+
+    @property
+    def found_labels(self) -> list[int]:
+        """Labels of all images, the broken ones last."""
+        return self.labels + [label for label, _, _ in self.broken]
+
+    def add(self, label: int, place: str, decode: Callable[[], NDArray[np.uint8]]) -> None:
+        try:
+            self.pixels.append(decode())
+        except InvalidDatasetError as error:
+            if not self.skip_broken:
+                raise
+            self.broken.append((label, place, str(error)))
+        else:
+            self.labels.append(label)
+
+    def checked(self, classes: tuple[str, ...], origin: str) -> ImageSet:
+        labels = self.found_labels
+        if not labels:
+            raise InvalidDatasetError(f"'{origin}' holds no images. Expected parquet files or one folder per class.")
+        if len(set(labels)) < 2:
+            raise InvalidDatasetError(f"'{origin}' holds images of one class only; a classifier needs at least two.")
+        if max(labels) >= len(classes):
+            raise InvalidDatasetError(f"'{origin}' has the label {max(labels)} but names only {len(classes)} classes.")
+        if unprintable := [name for name in classes if not name or not name.isprintable()]:
+            raise InvalidDatasetError(
+                f"'{origin}' names a class {unprintable[0]!r}; names of classes are printable text."
+            )
+        kept = set(self.labels)
+        for label, _, message in self.broken:
+            if label not in kept:
+                whose = f"images of the class '{classes[label]}'" if kept else "images"
+                raise InvalidDatasetError(f"'{origin}': all {whose} are broken. The first: {message}")
+        skipped = tuple(place for _, place, _ in self.broken)
+        return ImageSet(np.stack(self.pixels), np.asarray(self.labels, np.int64), classes, skipped)
 
 
 def _check_folder(folder: Path) -> None:
@@ -255,15 +304,3 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
     except (KeyError, TypeError, ValueError, RecursionError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
-
-
-def _checked(pixels: list[NDArray[np.uint8]], labels: list[int], classes: tuple[str, ...], origin: str) -> ImageSet:
-    if not pixels:
-        raise InvalidDatasetError(f"'{origin}' holds no images. Expected parquet files or one folder per class.")
-    if len(set(labels)) < 2:
-        raise InvalidDatasetError(f"'{origin}' holds images of one class only; a classifier needs at least two.")
-    if max(labels) >= len(classes):
-        raise InvalidDatasetError(f"'{origin}' has the label {max(labels)} but names only {len(classes)} classes.")
-    if unprintable := [name for name in classes if not name or not name.isprintable()]:
-        raise InvalidDatasetError(f"'{origin}' names a class {unprintable[0]!r}; names of classes are printable text.")
-    return ImageSet(np.stack(pixels), np.asarray(labels, np.int64), classes)

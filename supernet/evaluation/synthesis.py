@@ -51,14 +51,26 @@ class PatchStatistics:
         return cls(mean, second - mean.outer(mean))
 
 
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """How much is spent on synthesised images.
+
+    Attributes:
+        images: How many to make, a multiple of `BATCH_SIZE` or fewer than that.
+        steps: Of the optimizer.
+    """
+
+    images: int = 256
+    steps: int = 400
+
+
 def synthesise_images(
     supernet: Supernet,
     anchors: Sequence[tuple[Arch, Statistics]],
     patches: PatchStatistics,
     *,
     normalisation: Normalisation,
-    count: int,
-    steps: int,
+    settings: SynthesisSettings,
     generator: torch.Generator,
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> NDArray[np.uint8]:
@@ -73,18 +85,17 @@ def synthesise_images(
         anchors: Subnets with their statistics from real images.
         patches: Of the data set at the space's largest resolution.
         normalisation: Of the images.
-        count: How many to make, a multiple of `BATCH_SIZE`.
-        steps: Of the optimizer.
+        settings: How many, and how long.
         generator: Draws the first spectra, batches, flips and anchors.
         report: Called with the steps done and their number.
 
     Returns:
-        `(count, size, size, 3)` at the largest resolution.
+        `(images, size, size, 3)` at the largest resolution.
 
     Source: DeepInversion's match of BN statistics (arXiv 1912.08795). Differs: several subnets of one supernet, spectra
     as parameters, and patch moments in place of total variation.
     """
-    size = max(supernet.space.resolutions)
+    size, count, steps = max(supernet.space.resolutions), settings.images, settings.steps
     subnets = [(arch, extract_subnet(supernet, arch).train(), statistics) for arch, statistics in anchors]
     labels = torch.arange(count) % supernet.space.classes
     spectrum = torch.randn(count, 3, size, size // 2 + 1, 2, generator=generator).requires_grad_()

@@ -95,7 +95,7 @@ def _polish(trials: Trials, rng: np.random.Generator) -> None:
         columns, choices = changes(problem, best)
         drawn = 0
         while trials.left and trials.best_accuracy <= before:
-            if drawn > len(columns) ** 2 // 2:
+            if drawn >= len(columns) ** 2 // 2:
                 return
             rows = np.repeat(best, _POLISH_BATCH, axis=0)
             for picked in rng.integers(0, len(columns), (2, _POLISH_BATCH)):

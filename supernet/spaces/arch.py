@@ -13,6 +13,8 @@ from supernet.errors import InvalidArchError
 from supernet.strict_json import unique_keys
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from supernet.spaces.space import SearchSpace
 
 
@@ -91,6 +93,19 @@ class Arch:
         from supernet.spaces.ofa_dicts import arch_from_ofa
 
         return arch_from_ofa(choice, space)
+
+
+def load_arch(path: Path) -> Arch:
+    """Read an arch from the JSON file of one, or of a search's answer.
+
+    Raises:
+        InvalidArchError: The file cannot be read or holds neither.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidArchError(f"'{path}' cannot be read as JSON: {error}.") from error
+    return Arch.from_dict(document["arch"] if isinstance(document, dict) and "arch" in document else document)
 
 
 def _listed(name: str, value: Any) -> list[Any] | tuple[Any, ...]:

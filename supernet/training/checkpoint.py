@@ -9,9 +9,8 @@ import torch
 
 from supernet.errors import InvalidBundleError, InvalidConfigError
 from supernet.network.checkpoint import load_tensors, save_tensors
-from supernet.network.subnet import Subnet
-from supernet.spaces.costs import blocks_of
 from supernet.training.config import TrainConfig
+from supernet.training.teacher import teacher_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,17 +103,9 @@ def load_checkpoint(path: Path, state: RunState, config: TrainConfig) -> None:
     if state.average is not None:
         state.average.load_state_dict(_below("average.", tensors))
     if teacher := _below("teacher.", tensors):
-        state.teacher = largest_subnet(supernet, teacher)
+        state.teacher = teacher_from(supernet.space, teacher).to(next(supernet.parameters()).device)
     state.method = metadata.get("method", {})
     state.epochs_done = epochs_done
-
-
-def largest_subnet(supernet: Supernet, weights: dict[str, Tensor]) -> nn.Module:
-    """The plain network of the largest arch with the given weights, as a teacher: in train mode, without gradients."""
-    space = supernet.space
-    subnet = Subnet(blocks_of(space, space.largest()), norm_eps=space.norm_eps)
-    subnet.load_state_dict(weights)
-    return subnet.to(next(supernet.parameters()).device).requires_grad_(requires_grad=False).train()
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -131,6 +131,9 @@ def load_config(path: Path) -> TrainConfig:
     space = data.get("space")
     if isinstance(space, str) and space.endswith((".toml", ".json")):
         data["space"] = str(path.parent / space)  # found from wherever the command runs
+    own = data.get(str(data.get("method")))
+    if isinstance(own, dict) and str(own.get("target")).endswith(".json"):
+        own["target"] = str(path.parent / str(own["target"]))
     try:
         return TrainConfig.from_dict(data)
     except InvalidConfigError as error:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,27 +14,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.data.batches import Normalisation, chunks, training_batches
 from supernet.errors import InvalidConfigError, TrainingDivergedError
-from supernet.network.checkpoint import load_weights
 from supernet.network.elastic_net import Supernet
-from supernet.network.extract import extract_subnet
 from supernet.spaces.presets import find_space
-from supernet.training.checkpoint import CHECKPOINT, RunState, largest_subnet, load_checkpoint, save_checkpoint
-from supernet.training.method import Epoch
+from supernet.training.checkpoint import CHECKPOINT, RunState, load_checkpoint, save_checkpoint
+from supernet.training.log import EpochReport, RunLog
+from supernet.training.method import Epoch, Teacher
 from supernet.training.methods.registry import build_method
 from supernet.training.passes import run_passes
 from supernet.training.ranks import Ranks
 from supernet.training.schedule import learning_rate_at
+from supernet.training.teacher import teacher_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from supernet.data.images import ImageSet
-    from supernet.spaces.costs import AdditiveCost
     from supernet.training.config import TrainConfig
-    from supernet.training.method import Method, Phase
+    from supernet.training.log import EpochReport, RunLog
+from supernet.training.method import Method, Phase
 
-LOG = "log.csv"
 # An epoch that diverges is tried again from the last checkpoint, with other draws and half the learning rate each time.
 ATTEMPTS = 3
 
@@ -50,30 +48,15 @@ class StepReport:
     loss: float
 
 
-@dataclass(frozen=True)
-class EpochReport:
-    """One line of the log: means over the epoch's steps, in train mode and on augmented images.
-
-    Loss and accuracy are those of each step's first pass, which is what the method wants most: the largest arch, the
-    target, or the only one.
-    """
-
-    epoch: int
-    phase: str
-    learning_rate: float
-    loss: float
-    top1: float
-    seconds: float
-
-
 def train(
     config: TrainConfig,
     images: ImageSet,
     out_dir: Path,
     *,
+    method: Method | None = None,
     resume: bool = False,
-    initial_weights: Path | None = None,
-    resources: Mapping[str, AdditiveCost] | None = None,
+    initial: Supernet | None = None,
+    teacher: nn.Module | None = None,
     device: str = "cpu",
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> Supernet:
@@ -86,10 +69,11 @@ def train(
     Args:
         config: Settings.
         images: Training images at least as large as the space's largest resolution.
-        out_dir: Gets `checkpoint.safetensors` and `log.csv`.
+        out_dir: Gets `checkpoint.safetensors` and what `RunLog` writes.
+        method: The one the config names, from `build_method`; it holds what it learnt afterwards.
         resume: Go on from the checkpoint in `out_dir`, if there is one.
-        initial_weights: Weights file of a bundle of the same space and number of classes to start from.
-        resources: Costs that PSS-Net's pools are measured by; MACs by default.
+        initial: Whose weights to start from. With other classes than the images', all but its classifier are taken.
+        teacher: For methods that distil from a given network, in train mode and without gradients.
         device: Of torch.
         report: Called after every step.
 
@@ -98,20 +82,23 @@ def train(
 
     Raises:
         InvalidConfigError: `out_dir` holds another run, there are fewer images than one batch, or settings do not fit.
-        FingerprintMismatchError: The initial weights belong to another space or number of classes.
+        FingerprintMismatchError: The initial weights belong to another space.
         TrainingDivergedError: The gradient was no longer finite, again and again; the last checkpoint stands.
     """
     ranks = Ranks.join()
-    space = find_space(config.space).with_classes(len(images.classes))
-    method = build_method(config, space, resources=resources)
+    method = method or build_method(config, find_space(config.space).with_classes(len(images.classes)))
     plan = _plan(method.phases())
+    if teacher is None and any(epoch.phase.teacher is Teacher.GIVEN for epoch in plan):
+        raise InvalidConfigError(f"'{config.method}' with these settings distils from a teacher, and none was given.")
     steps_per_epoch = _steps_per_epoch(config, len(images), ranks)
     supernet = Supernet(method.space, torch.Generator().manual_seed(config.seed))
-    if initial_weights is not None:
-        load_weights(supernet, initial_weights)
+    if initial is not None:
+        method.take_over(supernet, initial)
     # Twice the speed of NCHW for depthwise convolutions on a CPU.
     supernet.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
     supernet.train()
+    if teacher is not None:
+        teacher.to(torch.device(device))
     state = RunState(supernet, build_optimizer(supernet, config), average_of(supernet, config), method=method.state())
 
     path = out_dir / CHECKPOINT
@@ -127,6 +114,7 @@ def train(
         save_checkpoint(path, state, config)  # what a diverging first epoch goes back to
     ranks.wait()
 
+    log = RunLog(out_dir, state.epochs_done)
     normalisation = Normalisation(*images.normalisation())
     attempt = 0
     while state.epochs_done < len(plan):
@@ -134,9 +122,8 @@ def train(
         if epoch.in_phase == 0:
             method.begin_phase(epoch.phase, state)
             state.optimizer, state.average = build_optimizer(supernet, config), average_of(supernet, config)
-            if epoch.phase.with_teacher and state.teacher is None:
-                largest = extract_subnet(supernet, method.space.largest())
-                state.teacher = largest_subnet(supernet, largest.state_dict())
+            if epoch.phase.teacher is Teacher.LARGEST and state.teacher is None:
+                state.teacher = teacher_of(supernet)
         method.begin_epoch(epoch, state)
         # The first attempt's numbers are those of runs that never diverge.
         rng = np.random.default_rng((config.seed, epoch.number, attempt) if attempt else (config.seed, epoch.number))
@@ -148,7 +135,17 @@ def train(
             for step, (batch, labels) in enumerate(batches):
                 rate = _rate(config, epoch, step, steps_per_epoch=steps_per_epoch) * 0.5**attempt
                 loss, label_loss, hits = _take_step(
-                    state, method, epoch, step, batch, labels, rng=rng, rate=rate, config=config, ranks=ranks
+                    state,
+                    method,
+                    epoch,
+                    step,
+                    batch,
+                    labels,
+                    rng=rng,
+                    rate=rate,
+                    teacher=teacher,
+                    config=config,
+                    ranks=ranks,
                 )
                 totals += (label_loss, hits)
                 done = epoch.number * steps_per_epoch + step + 1
@@ -172,8 +169,8 @@ def train(
             seconds=time.perf_counter() - started,
         )
         if ranks.is_first:
+            log.add(line)  # first, since a resumed run drops the lines its checkpoint does not know
             save_checkpoint(path, state, config)
-            append_log(out_dir / LOG, line)
         ranks.wait()
     if state.average is not None:
         supernet.load_state_dict(state.average.module.state_dict())
@@ -213,6 +210,7 @@ def _take_step(
     *,
     rng: np.random.Generator,
     rate: float,
+    teacher: nn.Module | None,
     config: TrainConfig,
     ranks: Ranks,
 ) -> tuple[float, float, int]:
@@ -222,6 +220,7 @@ def _take_step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     passes = method.passes(epoch, step, rng)
+    teachers = {Teacher.FIRST_PASS: None, Teacher.LARGEST: state.teacher, Teacher.GIVEN: teacher}
     # Blocks that did not run keep no gradient, so neither momentum nor decay moves them.
     optimizer.zero_grad(set_to_none=True)
     results = [
@@ -230,7 +229,7 @@ def _take_step(
             passes,
             images.to(device, non_blocking=True),
             targets.to(device, non_blocking=True),
-            teacher=state.teacher if epoch.phase.with_teacher else None,
+            teacher=teachers[epoch.phase.teacher],
             label_smoothing=config.label_smoothing,
             scale=len(images) / config.batch_size,
             autocast=_autocast(config, device),
@@ -256,17 +255,6 @@ def _take_step(
     label_losses = [share * sum(result.label_loss for result in of_pass) for of_pass in zip(*results, strict=True)]
     method.observe(passes, ranks.sums(label_losses))
     return loss, label_losses[0], sum(first.hits for first, *_ in results)
-
-
-def append_log(path: Path, line: EpochReport) -> None:
-    """Add one epoch to the CSV log."""
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(line)))
-        if fresh:
-            writer.writeheader()
-        values = asdict(line).items()
-        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in values})
 
 
 def _plan(phases: Sequence[Phase]) -> list[Epoch]:

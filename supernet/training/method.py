@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
+
+from supernet.training.initial_weights import take_over_supernet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
+    from supernet.network.elastic_net import Supernet
     from supernet.spaces.space import SearchSpace
     from supernet.training.checkpoint import RunState
     from supernet.training.passes import Pass
+
+
+class Teacher(Enum):
+    """Whose soft labels the passes of a phase may learn from."""
+
+    FIRST_PASS = "first pass"
+    """Of the same step: in-place distillation."""
+    LARGEST = "largest"
+    """The largest network, as the phase before this one left it."""
+    GIVEN = "given"
+    """The one that `train` is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +38,13 @@ class Phase:
         name: For the log.
         epochs: At least 1.
         rate_factor: Peak of its learning rate over that of the run.
-        with_teacher: Whether its passes learn from a teacher.
+        teacher: Of the passes that distil.
     """
 
     name: str
     epochs: int
     rate_factor: float = 1.0
-    with_teacher: bool = False
+    teacher: Teacher = Teacher.FIRST_PASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,9 @@ class Method(Protocol):
     def space(self) -> SearchSpace:
         """Of the supernet that is trained."""
 
+    def take_over(self, supernet: Supernet, initial: Supernet) -> None:
+        """Start from the weights of another supernet; raises `FingerprintMismatchError` where its space is another."""
+
     def phases(self) -> Sequence[Phase]:
         """In order."""
 
@@ -82,7 +100,11 @@ class Method(Protocol):
 
 
 class PlainMethod:
-    """What most methods do between steps: nothing."""
+    """What most methods do around their steps: take over all weights there are, and nothing in between."""
+
+    def take_over(self, supernet: Supernet, initial: Supernet) -> None:
+        """All of them."""
+        take_over_supernet(supernet, initial)
 
     def begin_phase(self, phase: Phase, state: RunState) -> None:
         """Nothing."""

@@ -18,6 +18,7 @@ LIGHT = [
     "supernet.spaces.*",
     "supernet.predictors.*",
     "supernet.search.*",
+    "supernet.pools.storage",
     "latency_tables",
     "latency_tables.table",
     "latency_tables.estimator",

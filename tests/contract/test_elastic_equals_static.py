@@ -90,6 +90,35 @@ def bottleneck_space() -> SearchSpace:
     )
 
 
+def small_map_space() -> SearchSpace:
+    """Large kernels on maps down to one pixel."""
+    blocks = (
+        Stage(
+            BlockKind.INVERTED,
+            widths=(8,),
+            depths=(1, 2),
+            kernel_sizes=(3, 5, 7),
+            expand_ratios=(2, 3),
+            stride=2,
+            act=Act.HSWISH,
+            se=True,
+            shortcut=True,
+        )
+        for _ in range(3)
+    )
+    return SearchSpace(
+        "tiny_small_maps",
+        stages=(
+            Stage(BlockKind.CONV, widths=(8,), kernel_sizes=(3,), act=Act.HSWISH),
+            *blocks,
+            Stage(BlockKind.POOL),
+            Stage(BlockKind.LINEAR, widths=(5,), norm=False, bias=True),
+        ),
+        resolutions=(8, 10),
+        divisor=4,
+    )
+
+
 def augmented_space() -> SearchSpace:
     """Around a target with squeeze-excite, by factors that give odd widths."""
     space = width_space()
@@ -116,6 +145,7 @@ SPACES = {
     "cifar_mbv3": lambda: load_space("cifar_mbv3"),
     "tiny_width": width_space,
     "tiny_bottleneck": bottleneck_space,
+    "tiny_small_maps": small_map_space,
     "augmented": augmented_space,
 }
 

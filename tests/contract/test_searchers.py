@@ -14,7 +14,8 @@ from supernet.search.limits import cheapest_arch
 from supernet.search.problem import Constraint, SearchProblem, SearchResult
 from supernet.search.random_search import search_randomly
 from supernet.spaces.blocks import BlockKind
-from supernet.spaces.costs import Values, macs_cost, params_cost
+from supernet.spaces.costs import Values, blocks_of, macs_cost, params_cost
+from supernet.spaces.fixed import space_of_blocks
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import Rows, SearchSpace
 from supernet.spaces.stage import Stage
@@ -138,3 +139,10 @@ def test_evolution_beats_random_search(fraction: float) -> None:
         for searcher in (evolve, search_randomly)
     )
     assert evolved > drawn
+
+
+def test_a_space_of_one_arch_has_one_answer(search: Searcher) -> None:
+    blocks = blocks_of(TINY, TINY.smallest())
+    alone = space_of_blocks("alone", blocks)
+    result = search(problem_at(alone, 1.0), evaluations=100, seed=0)
+    assert (result.arch, result.evaluations) == (alone.smallest(), 1)

@@ -34,6 +34,7 @@ from supernet.network.checkpoint import load_supernet, save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.network.subnet import Subnet
+from supernet.pools.runtime import PoolRuntime
 from supernet.predictors.accuracy import AccuracyPredictor
 from supernet.predictors.loading import load_predictor
 from supernet.spaces.arch import Arch
@@ -42,6 +43,7 @@ from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 from supernet.training.config import TrainConfig
 from supernet.training.loop import train
+from supernet.training.methods.pss_net import Pool
 
 CLASSES = ("ant", "bee", "cat", "dog")
 SPACE = SearchSpace(
@@ -95,15 +97,26 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="module")
 def run_dir(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: trained for three epochs, bundled with a population of 24."""
+    """A finished run: trained for three epochs, bundled with a population of 24 and two pools."""
     run_dir = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         for module in ("config", "loop"):
             patch.setattr(f"supernet.training.{module}.find_space", lambda _name: SPACE)
         config = TrainConfig(SPACE.name, epochs=3, batch_size=50, learning_rate=0.2, seed=SEED)
         supernet = train(config, splits.train, run_dir)
+    small, large = SPACE.smallest(), SPACE.largest()
     build_bundle(
-        supernet, splits, run_dir, name="tiny", archs=24, seed=SEED, training={"dataset": "textures", "epochs": 3}
+        supernet,
+        splits,
+        run_dir,
+        name="tiny",
+        archs=24,
+        seed=SEED,
+        training={"dataset": "textures", "epochs": 3},
+        pools=[
+            Pool("macs", 0.0, 1e5, SPACE.to_rows([small]), {small: -1.0}),
+            Pool("macs", 1e5, 1e6, SPACE.to_rows([large]), {large: -0.5}),
+        ],
     )
     return run_dir
 
@@ -226,6 +239,23 @@ def test_the_population_holds_for_the_weights_in_the_bundle(bundle: Bundle, run_
     assert abs(result.correct - entry.result.correct) <= 2
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_pool_of_the_bundle_runs_as_accurately_as_it_was_evaluated(
+    bundle: Bundle, splits: Splits, index: int
+) -> None:
+    runtime = PoolRuntime.load(bundle.path)
+    runtime.switch(1)
+    runtime.switch(index)
+    choice = runtime.pools[index]
+    assert (runtime.arch, choice.images) == ((SPACE.smallest(), SPACE.largest())[index], 500)
+    assert choice.top1 > 0.5  # four classes
+    batches = evaluation_batches(
+        splits.validation, normalisation_of(bundle), resolution=runtime.arch.resolution, batch_size=50
+    )
+    correct = sum(int((runtime(images).argmax(1) == labels).sum()) for images, labels in batches)
+    assert abs(correct - round(choice.top1 * choice.images)) <= 2
+
+
 def test_a_second_call_evaluates_nothing_and_gives_an_equal_bundle(
     bundle: Bundle, run_dir: Path, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +271,7 @@ def test_a_second_call_evaluates_nothing_and_gives_an_equal_bundle(
         training={"dataset": "textures", "epochs": 3},
     )
     assert again.manifest.parts["predictor"] == bundle.manifest.parts["predictor"]
+    assert "pools" not in again.manifest.parts  # this call was given none
     weights = [load_supernet(made.path).state_dict() for made in (bundle, again)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     # The calibration is measured anew; another memory format of the weights moves its last bits.

@@ -16,8 +16,11 @@ from supernet.deployment import build_deployment
 from supernet.evaluation.accuracy import evaluate_accuracy
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
+from supernet.predictors.loading import load_predictor
+from supernet.search.evolution import evolve
+from supernet.search.problem import Constraint, SearchProblem
 from supernet.spaces.blocks import Act, BlockKind
-from supernet.spaces.costs import blocks_of, params
+from supernet.spaces.costs import blocks_of, macs, macs_cost, params
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 from supernet.training.config import TrainConfig
@@ -57,7 +60,12 @@ def test_a_target_trained_inside_wider_networks_is_deployed_without_them(tmp_pat
     (target,) = {bundle.space.smallest(), bundle.space.largest()}
     # Nothing of the wider networks is left.
     assert blocks_of(bundle.space, target) == blocks_of(SPACE, SPACE.smallest())
+    # Searched like any other, with the accuracy it was evaluated at.
     evaluated = bundle.manifest.training["evaluated"]
+    predictor = load_predictor(bundle.predictor_path, bundle.space)
+    budget = Constraint("macs", macs_cost(bundle.space), 2 * macs(bundle.space, target))
+    found = evolve(SearchProblem(bundle.space, predictor.predict, (budget,)), evaluations=100, seed=0)
+    assert (found.arch, predictor.predict(bundle.space.to_rows([target]))) == (target, [evaluated["top1"]])
     assert evaluated["images"] == len(splits.validation)
     assert evaluated["top1"] > 0.6  # three classes
 

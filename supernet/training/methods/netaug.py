@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from supernet.errors import InvalidConfigError
+from supernet.network.extract import extract_subnet
 from supernet.spaces.fixed import augment
 from supernet.spaces.space import Dimension
 from supernet.training.channel_sorting import sort_channels
-from supernet.training.method import Epoch, Phase, PlainMethod
+from supernet.training.initial_weights import take_over_subnet, validate_same_space
+from supernet.training.method import Epoch, Phase, PlainMethod, Teacher
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from supernet.network.elastic_net import Supernet
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
     from supernet.training.checkpoint import RunState
@@ -28,12 +31,14 @@ class NetAugSettings:
     """Settings of network augmentation.
 
     Attributes:
-        target: The wanted network: `smallest` or `largest` of the space, or the JSON file of an arch.
+        target: The wanted network: `smallest` or `largest` of the space, or the JSON file of an arch or of a search's
+            answer.
         r: Largest width and expand ratio over the target's.
         s: How many of either above the target's.
         alpha: Weight of the augmented networks' losses.
         augmented_per_step: Augmented networks beside the target in each step.
         width_epochs: Share of the run, from its beginning, in which widths are augmented; expand ratios are throughout.
+        distil: Weight of the teacher's soft labels beside the labels; 0 needs no teacher.
     """
 
     target: str = "smallest"
@@ -42,6 +47,7 @@ class NetAugSettings:
     alpha: float = 1.0
     augmented_per_step: int = 1
     width_epochs: float = 80 / 155
+    distil: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no run can use."""
@@ -49,6 +55,7 @@ class NetAugSettings:
             ("alpha", 0, 100),
             ("augmented_per_step", 0, 64),
             ("width_epochs", 0, 1),
+            ("distil", 0, 100),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -77,9 +84,14 @@ class NetAug(PlainMethod):
         """The space around the target; its smallest arch is the target."""
         return augment(self.target_space, self.target, self.settings.r, self.settings.s)
 
+    def take_over(self, supernet: Supernet, initial: Supernet) -> None:
+        """The target's weights; what is around it starts at random."""
+        validate_same_space(initial.space, self.target_space)
+        take_over_subnet(supernet, self.space.smallest(), extract_subnet(initial, self.target))
+
     def phases(self) -> Sequence[Phase]:
         """One."""
-        return [Phase("train", self.epochs)]
+        return [Phase("train", self.epochs, teacher=Teacher.GIVEN if self.settings.distil else Teacher.FIRST_PASS)]
 
     def begin_epoch(self, epoch: Epoch, state: RunState) -> None:
         """While widths are augmented, let the target own the strongest inner channels."""
@@ -93,9 +105,9 @@ class NetAug(PlainMethod):
         rows = self.space.sample_rows(rng, self.settings.augmented_per_step)
         if not self._augments_widths(epoch):
             rows[:, [slot.dimension is Dimension.WIDTH for slot in self.space.slots]] = 0
-        target = Pass(least)
-        alpha = self.settings.alpha
-        wider = [Pass(arch, labels=alpha) for arch in self.space.from_rows(rows)]
+        alpha, distil = self.settings.alpha, self.settings.distil
+        target = Pass(least, distil=distil)
+        wider = [Pass(arch, labels=alpha, distil=alpha * distil) for arch in self.space.from_rows(rows)]
         return [target, *wider] if alpha else [target]
 
     def _augments_widths(self, epoch: Epoch) -> bool:

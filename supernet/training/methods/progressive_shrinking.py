@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from supernet.errors import InvalidConfigError
 from supernet.spaces.space import Dimension
 from supernet.training.channel_sorting import sort_channels
-from supernet.training.method import Epoch, Phase, PlainMethod
+from supernet.training.method import Epoch, Phase, PlainMethod, Teacher
 from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class ProgressiveShrinking(PlainMethod):
         n_archs = 1 if shrinking.dimension is None else _SUBNETS_PER_STEP[shrinking.dimension]
         rows = self.space.sample_rows(rng, n_archs, least=self.space.least_choices(shrinking.kept))
         rows[:, 0] = rows[0, 0]
-        distil = self.settings.kd_ratio if epoch.phase.with_teacher else 0.0
+        distil = self.settings.kd_ratio if epoch.phase.teacher is Teacher.LARGEST else 0.0
         return [Pass(arch, distil=distil) for arch in self.space.from_rows(rows)]
 
     def _number(self, phase: Phase) -> int:
@@ -123,7 +123,9 @@ class ProgressiveShrinking(PlainMethod):
         lengths = _split(self.epochs, [share for *_, share in steps])
         return [
             _Shrinking(
-                Phase(name, epochs, rate, with_teacher=dimension is not None and self.settings.kd_ratio > 0),
+                Phase(
+                    name, epochs, rate, Teacher.LARGEST if dimension and self.settings.kd_ratio else Teacher.FIRST_PASS
+                ),
                 kept_then,
                 dimension,
             )

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import InvalidArchError, InvalidConfigError
-from supernet.spaces.arch import Arch
+from supernet.spaces.arch import load_arch
+from supernet.training.methods.fine_tuning import FineTuning, FineTuningSettings
 from supernet.training.methods.netaug import NetAug, NetAugSettings
 from supernet.training.methods.progressive_shrinking import ProgressiveShrinking, ProgressiveShrinkingSettings
 from supernet.training.methods.pss_net import PssNet, PssNetSettings
@@ -16,6 +17,7 @@ from supernet.training.methods.us_nets import UsNets, UsNetsSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from supernet.spaces.arch import Arch
     from supernet.spaces.costs import AdditiveCost
     from supernet.spaces.space import SearchSpace
     from supernet.training.config import TrainConfig
@@ -27,7 +29,10 @@ SETTINGS: dict[str, type[Any]] = {
     "us_nets": UsNetsSettings,
     "pss_net": PssNetSettings,
     "netaug": NetAugSettings,
+    "fine_tuning": FineTuningSettings,
 }
+# What these train is one network, the target; the others train a supernet.
+METHODS_OF_ONE = ("netaug", "fine_tuning")
 
 
 def build_method(
@@ -46,19 +51,25 @@ def build_method(
     return _BUILDERS[config.method](config, space, resources or {})
 
 
-def _netaug(config: TrainConfig, space: SearchSpace, _: Mapping[str, AdditiveCost]) -> Method:
-    settings: NetAugSettings = config.settings
-    if settings.target in ("smallest", "largest"):
-        target = space.smallest() if settings.target == "smallest" else space.largest()
-    else:
-        try:
-            target = space.canonicalize(Arch.from_json(Path(settings.target).read_text(encoding="utf-8-sig")))
-        except (OSError, UnicodeDecodeError, InvalidArchError) as error:
-            raise InvalidConfigError(
-                f"'netaug.target' must be 'smallest', 'largest' or the JSON file of an arch of '{space.name}', got "
-                f"{settings.target!r}: {error}"
-            ) from error
-    return NetAug(space, target, config.epochs, settings)
+def read_target(space: SearchSpace, target: str) -> Arch:
+    """The arch a method of one network is to train.
+
+    Args:
+        space: That it belongs to.
+        target: `smallest`, `largest`, or the JSON file of an arch or of a search's answer.
+
+    Raises:
+        InvalidConfigError: It is none of these.
+    """
+    if target in ("smallest", "largest"):
+        return space.smallest() if target == "smallest" else space.largest()
+    try:
+        return space.canonicalize(load_arch(Path(target)))
+    except InvalidArchError as error:
+        raise InvalidConfigError(
+            f"The 'target' must be 'smallest', 'largest' or the JSON file of an arch of '{space.name}', got "
+            f"{target!r}: {error}"
+        ) from error
 
 
 _BUILDERS: dict[str, Callable[[TrainConfig, SearchSpace, Mapping[str, AdditiveCost]], Method]] = {
@@ -68,5 +79,10 @@ _BUILDERS: dict[str, Callable[[TrainConfig, SearchSpace, Mapping[str, AdditiveCo
     "pss_net": lambda config, space, resources: PssNet(
         space, config.epochs, config.settings, resources=resources, seed=config.seed
     ),
-    "netaug": _netaug,
+    "netaug": lambda config, space, _: NetAug(
+        space, read_target(space, config.settings.target), config.epochs, config.settings
+    ),
+    "fine_tuning": lambda config, space, _: FineTuning(
+        space, read_target(space, config.settings.target), config.epochs, config.settings
+    ),
 }

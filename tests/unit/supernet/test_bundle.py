@@ -68,6 +68,7 @@ def folder(tmp_path: Path, space: SearchSpace) -> Path:
     save_tensors(folder / PARTS["weights"], supernet.state_dict(), space)
     (folder / PARTS["predictor"]).write_bytes(b"predictor")
     (folder / PARTS["calibration"]).write_bytes(b"calibration")
+    (folder / PARTS["pools"]).write_bytes(b"pools")
     describe(folder, space)
     return folder
 
@@ -99,6 +100,7 @@ def test_a_bundle_comes_back(folder: Path, space: SearchSpace) -> None:
         ("weights", bundle.weights_path),
         ("predictor", bundle.predictor_path),
         ("calibration", bundle.calibration_path),
+        ("pools", bundle.pools_path),
     ):
         assert path == folder / PARTS[part]
         assert manifest.parts[part] == {
@@ -136,7 +138,12 @@ def test_a_missing_part_is_named_with_a_way_out(folder: Path, space: SearchSpace
     with pytest.raises(MissingPartError, match=f"'tiny' has no {part}. ") as caught:
         getattr(bundle, f"{part}_path")
     assert caught.value.part == part
-    hint = {"weights": "only be searched", "predictor": "predictor fit", "calibration": "--calibration FOLDER"}
+    hint = {
+        "weights": "only be searched",
+        "predictor": "predictor fit",
+        "calibration": "--calibration FOLDER",
+        "pools": "`pss_net`",
+    }
     assert hint[part] in str(caught.value)
 
 

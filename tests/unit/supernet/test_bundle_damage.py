@@ -26,6 +26,7 @@ from supernet.bundle import (
 from supernet.errors import FingerprintMismatchError, InvalidBundleError
 from supernet.network.checkpoint import load_supernet, load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
+from supernet.pools.storage import PoolChoice, load_pools, norm_layers, save_pools
 from supernet.predictors.accuracy import AccuracyPredictor
 from supernet.predictors.loading import load_predictor, space_name_of
 from supernet.spaces.blocks import BlockKind
@@ -71,6 +72,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / PARTS["predictor"]
     )
     (folder / PARTS["calibration"]).write_bytes(b"calibration")
+    arch = space.largest()
+    channels = sum(layer.out_chs for _, layer in norm_layers(space, arch))
+    choice = PoolChoice("macs", 1e4, 2e4, arch, 0.8, 100, np.ones((2, channels), np.float32))
+    save_pools(folder / PARTS["pools"], [choice], space)
     describe(folder, space)
     return folder
 
@@ -138,7 +143,7 @@ def test_a_part_alone_with_a_damaged_header_is_refused_or_harmless(
     sound: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
     """Without the manifest's hash there is the file's own structure; the loaders never raise anything else."""
-    part = data.draw(st.sampled_from(["weights", "predictor"]))
+    part = data.draw(st.sampled_from(["weights", "predictor", "pools"]))
     content = bytearray((sound / PARTS[part]).read_bytes())
     header = 8 + int.from_bytes(content[:8], "little")
     for _ in range(data.draw(st.integers(1, 2))):
@@ -153,6 +158,8 @@ def test_a_part_alone_with_a_damaged_header_is_refused_or_harmless(
             supernet = Supernet(space, torch.Generator())
             load_weights(supernet, file)
             assert all(tensor.isfinite().all() for tensor in supernet.state_dict().values())
+        elif part == "pools":
+            assert all(space.contains(choice.arch) and choice.top1 <= 1 for choice in load_pools(file, space))
         else:
             assert isinstance(space_name_of(file), str)
             low, high = load_predictor(file, space).interval(space.to_rows([space.smallest(), space.largest()]))
@@ -170,3 +177,5 @@ def test_parts_of_another_bundle_are_refused_even_where_the_manifest_lists_them(
     bundle = open_bundle(tmp_path / "other")
     with pytest.raises(FingerprintMismatchError, match="Load it with the space of its own bundle"):
         load_predictor(bundle.predictor_path, bundle.space)
+    with pytest.raises(FingerprintMismatchError, match="Load it with the space of its own bundle"):
+        load_pools(bundle.pools_path, bundle.space)

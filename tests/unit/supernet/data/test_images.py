@@ -118,6 +118,47 @@ def test_broken_images_are_named(tmp_path: Path, class_folders: Write) -> None:
         load_class_folders(tmp_path, size=8)
 
 
+def test_broken_images_are_skipped_and_named_where_that_is_wanted(
+    tmp_path: Path, class_folders: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folders(tmp_path)
+    empty, unreadable = tmp_path / "blue" / "3.png", tmp_path / "green" / "1.png"
+    empty.write_bytes(b"")
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == unreadable:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    images = load_class_folders(tmp_path, size=8, skip_broken=True)
+    assert images.skipped == (str(empty), str(unreadable))
+    assert images.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 4
+    assert (images.pixels[:, 0, 0].argmax(axis=1) == 2 - images.labels).all()  # each of its class's colour
+    assert images.classes == ("blue", "green", "red")
+
+
+def test_a_class_of_broken_images_is_no_class_to_skip(tmp_path: Path, class_folders: Write) -> None:
+    class_folders(tmp_path, n=2)
+    for file in (tmp_path / "green").iterdir():
+        file.write_text("<svg/>")
+    with pytest.raises(
+        InvalidDatasetError,
+        match=r"all images of the class 'green' are broken\. The first: .*green/0\.png: .*it is none of JPEG",
+    ):
+        load_class_folders(tmp_path, size=8, skip_broken=True)
+    for file in tmp_path.glob("*/*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(InvalidDatasetError, match=r"all images are broken\. The first: .*blue/0\.png"):
+        load_class_folders(tmp_path, size=8, skip_broken=True)
+
+
+def test_nothing_is_skipped_where_nothing_is_broken(tmp_path: Path, class_folders: Write) -> None:
+    images = load_class_folders(class_folders(tmp_path), size=8, skip_broken=True)
+    assert (len(images), images.skipped) == (12, ())
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp"])
 def test_damaged_bytes_never_raise_anything_else(
     tmp_path: Path, class_folders: Write, write_image: Write, rng: np.random.Generator, suffix: str
@@ -454,6 +495,38 @@ def test_labels_beyond_the_named_classes_are_refused(tmp_path: Path, write_parqu
     path = write_parquet(tmp_path / "a.parquet", [0, 2], metadata=info)
     with pytest.raises(InvalidDatasetError, match="has the label 2 but names only 2 classes"):
         load_parquet([path], size=8)
+
+
+def test_broken_rows_are_skipped_and_named_where_that_is_wanted(tmp_path: Path, write_parquet: Write) -> None:
+    good = write_parquet(tmp_path / "a.parquet", [1, 0])
+    rows = pq.read_table(good)["img"].to_pylist()
+    broken = [rows[0], {"bytes": rows[1]["bytes"][:40], "path": None}, None, rows[1]]
+    damaged = write_parquet(tmp_path / "b.parquet", [1, 2, 0, 2], img=broken)
+    images = load_parquet([good, damaged], size=8, skip_broken=True)
+    assert images.skipped == (f"{damaged}, row 1", f"{damaged}, row 2")
+    assert images.labels.tolist() == [1, 0, 1, 2]
+    assert images.pixels[:, 0, 0, 0].tolist() == [10, 0, 10, 0]
+    with pytest.raises(InvalidDatasetError, match=r"b\.parquet, row 1: this image cannot be decoded"):
+        load_parquet([good, damaged], size=8)
+
+
+@pytest.mark.parametrize(("names", "named"), [(["cat", "dog", "owl"], "owl"), ([], "2")])
+def test_a_label_of_broken_rows_alone_is_refused(
+    tmp_path: Path, write_parquet: Write, names: list[str], named: str
+) -> None:
+    good = write_parquet(tmp_path / "a.parquet", [1, 0], metadata=names_of(names))
+    broken = write_parquet(tmp_path / "b.parquet", [2, 2], img=[b"", b""])
+    with pytest.raises(InvalidDatasetError, match=rf"all images of the class '{named}' are broken.*b\.parquet, row 0"):
+        load_parquet([good, broken], size=8, skip_broken=True)
+
+
+def test_skipping_forgives_no_other_fault_of_a_file(tmp_path: Path, write_parquet: Write) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [0, 1, 2], img=[b"", b"", b""], metadata=names_of(["cat", "dog"]))
+    with pytest.raises(InvalidDatasetError, match="has the label 2 but names only 2 classes"):
+        load_parquet([path], size=8, skip_broken=True)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InvalidDatasetError, match=r"a\.parquet' cannot be read as parquet"):
+        load_parquet([path], size=8, skip_broken=True)
 
 
 # ---------------------------------------------------------------------- ImageSet

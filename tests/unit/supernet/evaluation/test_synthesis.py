@@ -11,7 +11,7 @@ from torch import Tensor
 from supernet.data.batches import Normalisation
 from supernet.evaluation.calibration import pixel_batches
 from supernet.evaluation.statistics import Statistics, measure_statistics
-from supernet.evaluation.synthesis import PatchStatistics, synthesise_images
+from supernet.evaluation.synthesis import PatchStatistics, SynthesisSettings, synthesise_images
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.spaces.arch import Arch
@@ -44,8 +44,7 @@ def synthesise(
         anchors,
         PatchStatistics.of(real_batches(12)),
         normalisation=normalisation,
-        count=128,
-        steps=steps,
+        settings=SynthesisSettings(images=128, steps=steps),
         generator=torch.Generator().manual_seed(seed),
     )
 

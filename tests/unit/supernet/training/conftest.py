@@ -24,6 +24,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing would take most of the time of runs as short as these."""
+    if request.path.name != "test_log.py":
+        monkeypatch.setattr("supernet.training.log.draw_curves", lambda *_: None)
+
+
 @pytest.fixture
 def tiny_space(monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
     """Known to configs and to the loop under the name `tiny`."""

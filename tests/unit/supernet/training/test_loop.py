@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,13 @@ from supernet.network.elastic_net import Supernet
 from supernet.spaces.space import SearchSpace
 from supernet.training.checkpoint import CHECKPOINT, RunState, load_checkpoint
 from supernet.training.config import TrainConfig
-from supernet.training.loop import LOG, StepReport, average_of, build_optimizer, train
+from supernet.training.log import LOG
+from supernet.training.loop import StepReport, average_of, build_optimizer, train
+from supernet.training.methods.fine_tuning import FineTuningSettings
+from supernet.training.methods.netaug import NetAugSettings
+from supernet.training.methods.pss_net import PssNetSettings
+from supernet.training.methods.registry import SETTINGS, build_method
+from supernet.training.teacher import teacher_of
 
 
 class InterruptedRunError(Exception):
@@ -77,14 +84,60 @@ def test_a_run_starts_from_the_weights_it_is_given(
     config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path
 ) -> None:
     start = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(9))
-    save_tensors(tmp_path / "w.safetensors", start.state_dict(), start.space)
     still = replace(config, learning_rate=0.0)
-    trained = train(still, images, tmp_path / "run", initial_weights=tmp_path / "w.safetensors")
-    parameters = dict(trained.named_parameters())
+    parameters = dict(train(still, images, tmp_path / "run", initial=start).named_parameters())
     assert all(torch.equal(parameters[name], tensor) for name, tensor in start.named_parameters())
-    save_tensors(tmp_path / "ten.safetensors", Supernet(tiny_space, torch.Generator()).state_dict(), tiny_space)
-    with pytest.raises(FingerprintMismatchError):
-        train(still, images, tmp_path / "other", initial_weights=tmp_path / "ten.safetensors")
+    elsewhere = Supernet(replace(tiny_space, resolutions=(8, 16)), torch.Generator())
+    with pytest.raises(FingerprintMismatchError, match="Start from a bundle of the same space"):
+        train(still, images, tmp_path / "other", initial=elsewhere)
+    assert not (tmp_path / "other").exists()
+
+
+def test_weights_of_other_classes_are_taken_but_for_the_classifier(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path
+) -> None:
+    ten = Supernet(tiny_space, torch.Generator().manual_seed(9))
+    trained = train(replace(config, learning_rate=0.0), images, tmp_path, initial=ten)
+    classifier = f"blocks.{len(ten.blocks) - 1}."
+    ours = {name: tensor for name, tensor in trained.named_parameters() if not name.startswith(classifier)}
+    assert ours
+    assert all(torch.equal(dict(ten.named_parameters())[name], tensor) for name, tensor in ours.items())
+    assert trained.space.classes == 2
+
+
+def test_a_fine_tuned_subnet_starts_where_it_was(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path
+) -> None:
+    start = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(9)).eval()
+    target = start.space.sample(np.random.default_rng(3))
+    (tmp_path / "answer.json").write_text(json.dumps({"arch": target.to_dict(), "accuracy": {}}))
+    settings = FineTuningSettings(target=str(tmp_path / "answer.json"))
+    still = replace(config, method="fine_tuning", settings=settings, learning_rate=0.0)
+    tuned = train(still, images, tmp_path / "run", initial=start)
+    x = torch.randn(4, 3, target.resolution, target.resolution, generator=torch.Generator().manual_seed(0))
+    alone, before = tuned.train()(x, tuned.space.smallest()), start.train()(x, target)
+    assert tuned.space.size() == 1
+    torch.testing.assert_close(alone, before)
+    learnt = train(replace(still, learning_rate=0.1), images, tmp_path / "learns", initial=start)
+    assert float(log_of(tmp_path / "learns")[-1]["loss"]) < float(log_of(tmp_path / "run")[-1]["loss"])
+    assert learnt.space == tuned.space
+
+
+@pytest.mark.parametrize("settings", [FineTuningSettings(distil=1.0), NetAugSettings(distil=1.0)])
+def test_what_distils_needs_a_teacher_and_learns_from_it(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, settings: Any
+) -> None:
+    method = next(name for name, kind in SETTINGS.items() if isinstance(settings, kind))
+    config = replace(config, method=method, settings=settings)
+    with pytest.raises(InvalidConfigError, match=f"'{method}' with these settings distils from a teacher"):
+        train(config, images, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    supernet = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(9))
+    taught = train(config, images, tmp_path / "taught", teacher=teacher_of(supernet)).state_dict()
+    plain = train(replace(config, settings=replace(settings, distil=0.0)), images, tmp_path / "plain").state_dict()
+    assert not all(torch.equal(taught[name], tensor) for name, tensor in plain.items())
+    with pytest.raises(InvalidConfigError, match="tells 10 classes apart, the images have 2"):
+        teacher_of(Supernet(tiny_space, torch.Generator()), classes=2)
 
 
 # ---------------------------------------------------------------------- resume
@@ -110,6 +163,27 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert [line["loss"] for line in log_of(tmp_path / "parts")] == [
         line["loss"] for line in log_of(tmp_path / "whole")
     ]
+
+
+@pytest.mark.parametrize("method", list(SETTINGS))
+def test_every_method_resumes_to_the_bit(
+    config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, method: str
+) -> None:
+    few = {"pss_net": PssNetSettings(bins=4, pool_size=2, prior_archs=200)}
+    # Five epochs: progressive shrinking has four phases here.
+    config = replace(config, method=method, settings=few.get(method, SETTINGS[method]()), epochs=5, ema=0.9)
+    train(config, images, tmp_path / "whole")
+    for steps in (3, 8, 13, 21):
+        with pytest.raises(InterruptedRunError):
+            train(config, images, tmp_path / "parts", resume=True, report=interrupt_after(steps))
+    train(config, images, tmp_path / "parts", resume=True)
+    space = build_method(config, tiny_space.with_classes(2)).space
+    (expected, metadata), (found, same_metadata) = (
+        load_tensors(tmp_path / name / CHECKPOINT, space) for name in ("whole", "parts")
+    )
+    assert metadata == same_metadata
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_resuming_a_finished_run_changes_nothing(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:

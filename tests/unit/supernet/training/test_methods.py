@@ -19,7 +19,7 @@ from supernet.spaces.space import Dimension, SearchSpace
 from supernet.training.checkpoint import RunState
 from supernet.training.config import TrainConfig
 from supernet.training.loop import build_optimizer
-from supernet.training.method import Epoch, Method, Phase
+from supernet.training.method import Epoch, Method, Phase, Teacher
 from supernet.training.methods.netaug import NetAug, NetAugSettings
 from supernet.training.methods.progressive_shrinking import ProgressiveShrinking, ProgressiveShrinkingSettings
 from supernet.training.methods.pss_net import PssNet, PssNetSettings
@@ -121,7 +121,7 @@ def test_phases_follow_the_reference_in_order_epochs_and_rates() -> None:
     assert [phase.name for phase in phases] == ["full", "kernel 3", "depth 2", "depth 3", "expand 2", "expand 3"]
     assert [phase.epochs for phase in phases] == [180, 125, 25, 125, 25, 125]
     assert [round(2.6 * phase.rate_factor, 4) for phase in phases] == [2.6, 0.96, 0.08, 0.24, 0.08, 0.24]
-    assert [phase.with_teacher for phase in phases] == [False, True, True, True, True, True]
+    assert [phase.teacher for phase in phases] == [Teacher.FIRST_PASS, *[Teacher.LARGEST] * 5]
 
 
 def test_a_phase_offers_only_its_choices() -> None:
@@ -141,7 +141,7 @@ def test_a_phase_offers_only_its_choices() -> None:
         for passes in steps(method, 60, number=number):
             assert len(passes) == subnets
             assert len({one.arch.resolution for one in passes}) == 1
-            assert {one.distil for one in passes} == {1.0 if phase.with_teacher else 0.0}
+            assert {one.distil for one in passes} == {1.0 if phase.teacher is Teacher.LARGEST else 0.0}
             for one in passes:
                 for values, found in zip(
                     (one.arch.kernel_sizes, one.arch.depths, one.arch.expand_ratios), seen, strict=True
@@ -161,7 +161,7 @@ def test_spaces_with_fewer_elastic_dimensions_have_fewer_phases() -> None:
 
 
 def test_without_a_ratio_nobody_teaches() -> None:
-    assert not any(phase.with_teacher for phase in shrinking(kd_ratio=0.0).phases())
+    assert {phase.teacher for phase in shrinking(kd_ratio=0.0).phases()} == {Teacher.FIRST_PASS}
 
 
 # ---------------------------------------------------------------------- US-Nets
@@ -365,7 +365,7 @@ def test_targets_are_named_or_read_from_a_file() -> None:
         method = build_method(TrainConfig("cifar_mbv3", "netaug", NetAugSettings(target)), CIFAR)
         assert isinstance(method, NetAug)
         assert method.target == getattr(CIFAR, target)()
-    with pytest.raises(InvalidConfigError, match=r"'netaug.target' must be 'smallest', 'largest' or the JSON file"):
+    with pytest.raises(InvalidConfigError, match=r"'target' must be 'smallest', 'largest' or the JSON file"):
         build_method(TrainConfig("cifar_mbv3", "netaug", NetAugSettings("nowhere.json")), CIFAR)
 
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from supernet.network.elastic_net import Supernet
-from supernet.network.extract import extract_subnet
 from supernet.spaces.space import SearchSpace
-from supernet.training.checkpoint import largest_subnet
 from supernet.training.passes import Pass, run_passes
+from supernet.training.teacher import teacher_of
 
 Gradients = dict[str, Tensor]
 
@@ -96,7 +95,7 @@ def test_a_teacher_is_asked_at_each_resolution_and_gets_no_gradient(
     supernet: Supernet, batch: tuple[Tensor, Tensor]
 ) -> None:
     space = supernet.space
-    teacher = largest_subnet(supernet, extract_subnet(supernet, space.largest()).state_dict())
+    teacher = teacher_of(supernet)
     asked: list[int] = []
     teacher.register_forward_hook(lambda _module, inputs, _output: asked.append(inputs[0].shape[-1]))
     passes = [
