@@ -61,6 +61,7 @@ def build_bundle(
     seed: int,
     training: dict[str, Any],
     pools: Sequence[Pool] = (),
+    bn_images: int = RECALIBRATION_IMAGES,
     synthesis: SynthesisSettings | None = None,
     report: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Bundle:
@@ -79,6 +80,7 @@ def build_bundle(
         seed: Of the population and the anchors.
         training: What the manifest says of the weights' origin.
         pools: Of prioritized subnet sampling; the best subnet of each goes into the bundle with statistics of its own.
+        bn_images: Training images that give BN statistics.
         synthesis: How many images are made and how long, if not as usual.
         report: Called with the stage, and how many of how many steps or archs of it are done.
 
@@ -89,7 +91,7 @@ def build_bundle(
     if archs < LEAST_ARCHS:
         raise InvalidConfigError(f"A predictor needs a population of at least {LEAST_ARCHS} archs, got {archs}.")
     rng = np.random.default_rng(seed)
-    recalibration = splits.train.take(rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES])
+    recalibration = splits.train.take(rng.permutation(len(splits.train))[:bn_images])
     anchors, chosen = anchor_archs(space, rng), population_archs(space, rng, archs)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -167,27 +169,34 @@ def build_bundle(
 
 
 def build_target_bundle(
-    supernet: Supernet, splits: Splits, run_dir: Path, *, name: str, seed: int, training: dict[str, Any]
+    supernet: Supernet,
+    target: Arch,
+    splits: Splits,
+    out: Path,
+    *,
+    name: str,
+    training: dict[str, Any],
+    bn_images: int = RECALIBRATION_IMAGES,
 ) -> Bundle:
-    """Write the bundle of the one network that a supernet was trained for: its smallest arch.
+    """Write the bundle of one network of a supernet.
 
-    Other archs are thrown away. The network keeps BN statistics of real images with its weights, so it needs no
+    Other archs are left out. The network keeps BN statistics of real images with its weights, so it needs no
     calibration, and its accuracy is evaluated instead of predicted.
 
     Args:
-        supernet: Trained for a target.
+        supernet: Trained.
+        target: The network that is wanted.
         splits: The validation images judge the network; training images give BN statistics.
-        run_dir: Gets `bundle`.
+        out: Folder of the bundle.
         name: Of the network and of its search space.
-        seed: Of the images for BN statistics.
-        training: What the manifest says of the weights' origin.
+        training: What the manifest says of the weights' origin, with the `seed` of the images for BN statistics.
+        bn_images: How many of them.
     """
-    out = run_dir / "bundle"
     normalisation = Normalisation(*splits.train.normalisation())
     # Weights are rounded first: statistics and accuracy are those of what users get.
-    subnet = half_subnet(supernet, supernet.space.smallest())
-    result = evaluate_alone(subnet, splits, seed=seed)
-    blocks = blocks_of(supernet.space, supernet.space.smallest())
+    subnet = half_subnet(supernet, target)
+    result = evaluate_alone(subnet, splits, seed=training["seed"], bn_images=bn_images)
+    blocks = blocks_of(supernet.space, target)
     alone = embed_subnet(subnet, blocks, name=name, norm_eps=supernet.space.norm_eps)
     space = alone.space
     out.mkdir(parents=True, exist_ok=True)
@@ -214,11 +223,13 @@ def half_subnet(supernet: Supernet, arch: Arch) -> Subnet:
     return subnet
 
 
-def evaluate_alone(subnet: Subnet, splits: Splits, *, seed: int) -> AccuracyResult:
+def evaluate_alone(
+    subnet: Subnet, splits: Splits, *, seed: int, bn_images: int = RECALIBRATION_IMAGES
+) -> AccuracyResult:
     """Recalibrate a subnet with training images, in place, and evaluate it on the validation images."""
     normalisation = Normalisation(*splits.train.normalisation())
     rng = np.random.default_rng(seed)
-    images = splits.train.take(rng.permutation(len(splits.train))[:RECALIBRATION_IMAGES])
+    images = splits.train.take(rng.permutation(len(splits.train))[:bn_images])
     resolution = subnet.resolution
     recalibrate_bn(subnet, image_batches(images, normalisation, resolution=resolution))
     batches = evaluation_batches(splits.validation, normalisation, resolution=resolution, batch_size=BATCH_SIZE)

@@ -17,12 +17,14 @@ MOST_NAMED = 5
 if TYPE_CHECKING:
     from supernet.data.splits import Splits
     from supernet.network.elastic_net import Supernet
+    from supernet.network.switchable import SwitchableSupernet
     from supernet.spaces.costs import AdditiveCost
     from supernet.spaces.space import SearchSpace
     from supernet.training.config import TrainConfig
     from supernet.training.method import Method
     from supernet.training.methods.fine_tuning import FineTuning
     from supernet.training.methods.netaug import NetAug
+    from supernet.training.methods.us_nets import UsNets
 
 
 def train(
@@ -71,6 +73,7 @@ def train(
 
     from supernet.bundle import open_bundle
     from supernet.network.checkpoint import load_supernet
+    from supernet.network.switchable import SwitchableSupernet
     from supernet.spaces.presets import find_space
     from supernet.training.config import load_config
     from supernet.training.loop import StepReport
@@ -122,8 +125,10 @@ def train(
     origin |= {"dataset": dataset_name, "images": len(splits.train), **settings.to_dict(), "space": space.name}
     if settings.method in METHODS_OF_ONE:
         _bundle_one(cast("NetAug | FineTuning", method), supernet, splits, out, start=start, training=origin)
+    elif isinstance(supernet, SwitchableSupernet):
+        _bundle_switches(cast("UsNets", method), supernet, splits, out, training=origin)
     else:
-        _bundle_all(method, supernet, splits, out, name=space.name, archs=population, training=origin, smoke=smoke)
+        _bundle_all(method, supernet, splits, out, archs=population, training=origin, smoke=smoke)
 
 
 def _read_images(
@@ -161,26 +166,27 @@ def _bundle_all(
     splits: Splits,
     out: Path,
     *,
-    name: str,
     archs: int,
     training: dict[str, Any],
     smoke: bool,
 ) -> None:
     """A bundle of every subnet."""
-    from supernet.bundling import build_bundle
+    from supernet.bundling import RECALIBRATION_IMAGES, build_bundle
     from supernet.evaluation.synthesis import SynthesisSettings
     from supernet.training.methods.pss_net import PssNet
+    from supernet.training.methods.us_nets import UsNets
 
     with progress_bar("Bundle") as update:
         bundle = build_bundle(
             supernet,
             splits,
             out,
-            name=name,
+            name=training["space"],
             archs=archs,
             seed=training["seed"],
             training=training,
             pools=method.pools if isinstance(method, PssNet) else (),
+            bn_images=method.settings.bn_images if isinstance(method, UsNets) else RECALIBRATION_IMAGES,
             synthesis=SynthesisSettings(images=8, steps=2) if smoke else None,
             report=lambda stage, done, total: update(done, total, stage),
         )
@@ -204,15 +210,35 @@ def _bundle_one(
         training = training | {"evaluated_before": {"top1": before.top1, "images": before.total}}
     bundle = build_target_bundle(
         supernet,
+        supernet.space.smallest(),
         splits,
-        out,
+        out / "bundle",
         name=f"{training['space']}_{method.target.arch_id}",
-        seed=training["seed"],
         training=training,
     )
     after = bundle.manifest.training["evaluated"]
     gain = f", {training['evaluated_before']['top1']:.2%} before" if "evaluated_before" in training else ""
     note(f"Bundle written to {bundle.path}: top-1 {after['top1']:.2%} on {after['images']} images{gain}.")
+
+
+def _bundle_switches(
+    method: UsNets, supernet: SwitchableSupernet, splits: Splits, out: Path, *, training: dict[str, Any]
+) -> None:
+    """A bundle per width of a network with normalisations per width: it has no others."""
+    from supernet.bundling import build_target_bundle
+
+    for ratio, arch in zip(method.settings.widths, method.switches, strict=True):
+        bundle = build_target_bundle(
+            supernet.at(arch),
+            arch,
+            splits,
+            out / f"bundle_{ratio:g}",
+            name=f"{training['space']}_{arch.arch_id}",
+            training=training,
+            bn_images=method.settings.bn_images,
+        )
+        evaluated = bundle.manifest.training["evaluated"]
+        note(f"Bundle written to {bundle.path}: top-1 {evaluated['top1']:.2%} on {evaluated['images']} images.")
 
 
 def _say_nothing(_done: int, _total: int, _remark: str) -> None:

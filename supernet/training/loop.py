@@ -14,7 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from supernet.data.batches import Normalisation, chunks, training_batches
 from supernet.errors import InvalidConfigError, TrainingDivergedError
-from supernet.network.elastic_net import Supernet
 from supernet.spaces.presets import find_space
 from supernet.training.checkpoint import CHECKPOINT, RunState, load_checkpoint, save_checkpoint
 from supernet.training.log import EpochReport, RunLog
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from supernet.data.images import ImageSet
+    from supernet.network.elastic_net import Supernet
     from supernet.training.config import TrainConfig
     from supernet.training.log import EpochReport, RunLog
 from supernet.training.method import Method, Phase
@@ -91,7 +91,7 @@ def train(
     if teacher is None and any(epoch.phase.teacher is Teacher.GIVEN for epoch in plan):
         raise InvalidConfigError(f"'{config.method}' with these settings distils from a teacher, and none was given.")
     steps_per_epoch = _steps_per_epoch(config, len(images), ranks)
-    supernet = Supernet(method.space, torch.Generator().manual_seed(config.seed))
+    supernet = method.build_supernet(torch.Generator().manual_seed(config.seed))
     if initial is not None:
         method.take_over(supernet, initial)
     # Twice the speed of NCHW for depthwise convolutions on a CPU.

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from supernet.network.elastic_net import Supernet
 from supernet.training.initial_weights import take_over_supernet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+    import torch
 
-    from supernet.network.elastic_net import Supernet
     from supernet.spaces.space import SearchSpace
     from supernet.training.checkpoint import RunState
     from supernet.training.passes import Pass
@@ -74,6 +75,9 @@ class Method(Protocol):
     def space(self) -> SearchSpace:
         """Of the supernet that is trained."""
 
+    def build_supernet(self, generator: torch.Generator) -> Supernet:
+        """What is trained, with initial weights."""
+
     def take_over(self, supernet: Supernet, initial: Supernet) -> None:
         """Start from the weights of another supernet; raises `FingerprintMismatchError` where its space is another."""
 
@@ -100,7 +104,17 @@ class Method(Protocol):
 
 
 class PlainMethod:
-    """What most methods do around their steps: take over all weights there are, and nothing in between."""
+    """What most methods do around their steps: train a plain supernet, take over all weights, nothing in between."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def space(self) -> SearchSpace:
+            """A field or a property of each method."""
+
+    def build_supernet(self, generator: torch.Generator) -> Supernet:
+        """Of the method's space."""
+        return Supernet(self.space, generator)
 
     def take_over(self, supernet: Supernet, initial: Supernet) -> None:
         """All of them."""

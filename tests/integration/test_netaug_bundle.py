@@ -56,7 +56,9 @@ def test_a_target_trained_inside_wider_networks_is_deployed_without_them(tmp_pat
     supernet = train(config, splits.train, tmp_path)
     assert params(supernet.space, supernet.space.largest()) > 2 * params(SPACE, SPACE.smallest())
 
-    bundle = build_target_bundle(supernet, splits, tmp_path, name="target", seed=0, training={"method": "netaug"})
+    bundle = build_target_bundle(
+        supernet, supernet.space.smallest(), splits, tmp_path / "bundle", name="target", training={"seed": 0}
+    )
     (target,) = {bundle.space.smallest(), bundle.space.largest()}
     # Nothing of the wider networks is left.
     assert blocks_of(bundle.space, target) == blocks_of(SPACE, SPACE.smallest())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from supernet.errors import InvalidArchError, InvalidConfigError
+from supernet.network.elastic_net import Supernet
+from supernet.network.switchable import SwitchableSupernet
 from supernet.spaces.ratios import arch_at_ratios, least_ratio
 from supernet.spaces.space import Dimension
 from supernet.training.method import Epoch, Phase, PlainMethod
@@ -16,6 +18,8 @@ from supernet.training.passes import Pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
@@ -35,6 +39,9 @@ class UsNetsSettings:
         distil: Whether all but the largest learn from the largest alone, and not from the labels.
         widths: Train these ratios in every step, from wide to narrow, instead of random ones: slimmable networks with
             switches.
+        bn: Whether all archs have `shared` batch normalisations, or each of `widths` its own, `switchable` ones. Such a
+            network is bundled once per width.
+        bn_images: Training images that give an arch its BN statistics after training.
     """
 
     subnets_per_step: int = 4
@@ -43,6 +50,8 @@ class UsNetsSettings:
     nonuniform: bool = False
     distil: bool = True
     widths: tuple[float, ...] = ()
+    bn: str = "shared"
+    bn_images: int = 2000
 
     def __post_init__(self) -> None:
         """Refuse what no run can use."""
@@ -56,6 +65,13 @@ class UsNetsSettings:
                 f"'us_nets.width_min' must be from 0 to below 1 and 'us_nets.width_divisor' at least 0, got "
                 f"{self.width_min} and {self.width_divisor}."
             )
+        if self.bn not in ("shared", "switchable") or self.bn_images < 1:
+            raise InvalidConfigError(
+                "'us_nets.bn' must be 'shared' or 'switchable' and 'us_nets.bn_images' at least 1, got "
+                f"{self.bn!r} and {self.bn_images}."
+            )
+        if self.bn == "switchable" and not self.widths:
+            raise InvalidConfigError("Switchable normalisation is per width: list the ratios in 'us_nets.widths'.")
         if list(self.widths) != sorted(set(self.widths)) or (self.widths and self.widths[-1] != 1):
             raise InvalidConfigError(f"'us_nets.widths' must ascend to 1 without repeats, got {list(self.widths)}.")
 
@@ -83,9 +99,15 @@ class UsNets(PlainMethod):
                 "and 'us_nets.widths'."
             )
         try:
-            _ = self._ends, self._switches
+            _ = self._ends, self.switches
         except InvalidArchError as error:
             raise InvalidConfigError(f"'us_nets': {error}") from error
+
+    def build_supernet(self, generator: torch.Generator) -> Supernet:
+        """With normalisations per width where they are switchable."""
+        if self.settings.bn == "switchable":
+            return SwitchableSupernet(self.space, generator, self.switches)
+        return Supernet(self.space, generator)
 
     def phases(self) -> Sequence[Phase]:
         """One."""
@@ -96,12 +118,17 @@ class UsNets(PlainMethod):
         del epoch, step
         resolution = int(rng.choice(self.space.resolutions))
         if self.settings.widths:
-            archs = list(reversed(self._switches))
+            archs = list(reversed(self.switches))
         else:
             archs = [*self._ends, *(self._draw(rng) for _ in range(self.settings.subnets_per_step - LEAST_SUBNETS))]
         largest, *others = (replace(arch, resolution=resolution) for arch in archs)
         labels, distil = (0.0, 1.0) if self.settings.distil else (1.0, 0.0)
         return [Pass(largest), *(Pass(arch, labels=labels, distil=distil) for arch in others)]
+
+    @cached_property
+    def switches(self) -> list[Arch]:
+        """The archs of `widths`, from narrow to wide."""
+        return [self._at(ratio) for ratio in self.settings.widths]
 
     @cached_property
     def _slimmable(self) -> bool:
@@ -116,10 +143,6 @@ class UsNets(PlainMethod):
         """The largest and the smallest arch."""
         smallest = self._at(self.settings.width_min) if self.settings.width_min else self.space.smallest()
         return self.space.largest(), smallest
-
-    @cached_property
-    def _switches(self) -> list[Arch]:
-        return [self._at(ratio) for ratio in self.settings.widths]
 
     def _draw(self, rng: np.random.Generator) -> Arch:
         if not self._slimmable:

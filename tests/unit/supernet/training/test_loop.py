@@ -24,7 +24,9 @@ from supernet.errors import (
 )
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.elastic_net import Supernet
+from supernet.spaces.blocks import BlockKind
 from supernet.spaces.space import SearchSpace
+from supernet.spaces.stage import Stage
 from supernet.training.checkpoint import CHECKPOINT, RunState, load_checkpoint
 from supernet.training.config import TrainConfig
 from supernet.training.log import LOG
@@ -33,6 +35,7 @@ from supernet.training.methods.fine_tuning import FineTuningSettings
 from supernet.training.methods.netaug import NetAugSettings
 from supernet.training.methods.pss_net import PssNetSettings
 from supernet.training.methods.registry import SETTINGS, build_method
+from supernet.training.methods.us_nets import UsNetsSettings
 from supernet.training.teacher import teacher_of
 
 
@@ -184,6 +187,29 @@ def test_every_method_resumes_to_the_bit(
     assert metadata == same_metadata
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_switchable_normalisation_resumes_to_the_bit(
+    config: TrainConfig, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slim = SearchSpace(
+        "tiny",
+        stages=(
+            Stage(BlockKind.CONV, widths=(8, 16), kernel_sizes=(3,), stride=2),
+            Stage(BlockKind.POOL),
+            Stage(BlockKind.LINEAR, widths=(10,), norm=False, bias=True),
+        ),
+        resolutions=(12,),
+    )
+    monkeypatch.setattr("supernet.training.loop.find_space", lambda _: slim)
+    settings = UsNetsSettings(widths=(0.5, 1.0), bn="switchable")
+    config = replace(config, method="us_nets", settings=settings)
+    whole = train(config, images, tmp_path / "whole").state_dict()
+    with pytest.raises(InterruptedRunError):
+        train(config, images, tmp_path / "parts", report=interrupt_after(8))
+    parts = train(config, images, tmp_path / "parts", resume=True).state_dict()
+    assert any("norms.1" in name for name in whole)
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
 def test_resuming_a_finished_run_changes_nothing(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:

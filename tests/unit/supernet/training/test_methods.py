@@ -12,6 +12,7 @@ from scipy import stats
 
 from supernet.errors import InvalidConfigError
 from supernet.network.elastic_net import Supernet
+from supernet.network.switchable import SwitchableSupernet
 from supernet.spaces.arch import Arch
 from supernet.spaces.costs import macs, macs_cost
 from supernet.spaces.presets import load_space
@@ -202,6 +203,18 @@ def test_switches_are_all_trained_in_every_step_from_wide_to_narrow() -> None:
     (passes,) = steps(method, 1)
     assert [one.arch.widths[-1] for one in passes] == [1024, 768, 512, 256]
     assert {(one.labels, one.distil) for one in passes} == {(1.0, 0.0)}
+
+
+def test_switchable_normalisation_is_one_per_width() -> None:
+    settings = UsNetsSettings(widths=(0.5, 1.0), bn="switchable")
+    method = UsNets(US, 1, settings)
+    supernet = method.build_supernet(torch.Generator().manual_seed(0))
+    assert isinstance(supernet, SwitchableSupernet)
+    (passes,) = steps(method, 1)
+    assert {alike(one.arch) for one in passes} == set(supernet.switches)
+    for wrong in ({"bn": "private"}, {"bn": "switchable"}, {"bn_images": 0}):
+        with pytest.raises(InvalidConfigError, match=r"'us_nets\.(bn|widths)'"):
+            UsNetsSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_sandwich_serves_spaces_without_elastic_widths() -> None:
