@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service.api import deployments, devices, health, jobs, searches, supernets, tables
+from service.api import deployments, devices, health, jobs, pools, populations, searches, supernets, tables
 from service.api.body_limit import BodyLimit, Limit
 from service.api.deps import Services
 from service.api.problems import install_problem_handlers, problems
@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     install_problem_handlers(app)
     app.include_router(health.router)  # probes add what they like
-    for module in (supernets, devices, tables, searches, deployments, jobs):
+    for module in (supernets, pools, populations, devices, tables, searches, deployments, jobs):
         app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=problems(422))
     return app
 

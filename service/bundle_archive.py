@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# A folder, four files, and before each of them what some tools note: times, owners.
+# A folder, five files, and before each of them what some tools note: times, owners.
 MAX_HEADERS = 16
 # Read whole by the API, in contrast to weights and calibration.
-MAX_FILE_BYTES = {MANIFEST: 4 * 2**20, PARTS["predictor"]: 256 * 2**20}
+MAX_FILE_BYTES = {MANIFEST: 4 * 2**20, PARTS["predictor"]: 256 * 2**20, PARTS["pools"]: 64 * 2**20}
 _FILES = (*PARTS.values(), MANIFEST)
 _GZIP = b"\x1f\x8b"
 _PIECE_BYTES = 2**20

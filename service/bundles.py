@@ -43,7 +43,7 @@ class BundleStore:
     """
 
     def __init__(self, artifacts: ArtifactStore, data_dir: Path) -> None:
-        self._artifacts = artifacts
+        self.artifacts = artifacts
         self._folder = data_dir / "bundles"
 
     def save(self, bundle: Bundle) -> str:
@@ -56,13 +56,13 @@ class BundleStore:
             StorageError: The store cannot be written.
         """
         for name in bundle_files(bundle.manifest):
-            self._artifacts.put_content(f"{_key_of(bundle.sha256)}/{name}", bundle.path / name)
+            self.artifacts.put_content(f"{_key_of(bundle.sha256)}/{name}", bundle.path / name)
         return uri_of(bundle)
 
     def holds(self, bundle: Bundle) -> bool:
         """Whether the artefact store has every file of an opened bundle."""
         keys = [f"{_key_of(bundle.sha256)}/{name}" for name in bundle_files(bundle.manifest)]
-        return all(map(self._artifacts.exists, keys))
+        return all(map(self.artifacts.exists, keys))
 
     def open(self, uri: str) -> Bundle:
         """Open a bundle in the data folder; what is not there yet, or no longer whole, is fetched first.
@@ -102,7 +102,7 @@ class BundleStore:
             StorageError: The store cannot be written.
         """
         sha256 = _sha256_of(uri)
-        self._artifacts.delete_prefix(_key_of(sha256))
+        self.artifacts.delete_prefix(_key_of(sha256))
         shutil.rmtree(self._folder / sha256, ignore_errors=True)
 
     @contextmanager
@@ -129,13 +129,13 @@ class BundleStore:
 
     def _fetch(self, uri: str, folder: Path) -> Bundle:
         sha256 = _sha256_of(uri)
-        keys = self._artifacts.list_keys(_key_of(sha256))
+        keys = self.artifacts.list_keys(_key_of(sha256))
         if not keys:
             raise _unavailable(uri)
         try:
             for key in keys:
                 with (folder / key.rpartition("/")[2]).open("wb") as file:
-                    for piece in self._artifacts.stream(key):
+                    for piece in self.artifacts.stream(key):
                         file.write(piece)
             bundle = open_bundle(folder)
         except NotFoundError as error:  # deleted in between

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         default=None, description="SQLAlchemy URL; by default a SQLite file in the data folder."
     )
     artifacts_url: str | None = Field(default=None, description="obstore URL; by default a folder in the data folder.")
+    images_dir: Path | None = Field(
+        default=None, description="Folder below which populations find their images; none are evaluated without."
+    )
     max_body_bytes: int = Field(default=64 * 2**20, gt=0, description="Largest request body.")
     max_bundle_bytes: int = Field(
         default=2**30, gt=0, description="Largest supernet bundle, as it is sent and as it unpacks."
@@ -46,6 +49,9 @@ class Settings(BaseSettings):
         default=0.2, gt=0, le=60, description="Seconds between two looks of the worker at its queue."
     )
     job_timeout_s: float = Field(default=600, gt=0, description="Seconds after which one attempt of a job is stopped.")
+    long_job_timeout_s: float = Field(
+        default=6 * 3600, gt=0, description="The same for populations and predictors, which take minutes to hours."
+    )
     max_attempts: int = Field(default=3, ge=1, description="Attempts of a job before it fails for good.")
 
     @computed_field  # type: ignore[prop-decorator]

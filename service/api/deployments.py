@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.deps import ReadSession, ServicesDep
-from service.api.downloads import Artifact, send_artifact
+from service.api.downloads import FILE_HEADERS, Artifact, send_artifact
 from service.api.paging import PageDep, page_body
 from service.api.problems import BODY_PROBLEMS, problems
 from service.api.schemas.base import ArchModel
@@ -38,21 +38,6 @@ from supernet.spaces.arch import Arch
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=StrictJsonRoute)
 
 ONNX_TYPE = "application/octet-stream"
-_RANGE_HEADER = {
-    "in": "header",
-    "name": "Range",
-    "required": False,
-    "description": "One byte range, such as `bytes=0-1023`.",
-    "schema": {"type": "string"},
-}
-_ETAG_HEADER = {
-    "in": "header",
-    "name": "If-None-Match",
-    "required": False,
-    "description": "ETags the client has.",
-    "schema": {"type": "string"},
-}
-_FILE_EXTRA = {"parameters": [_RANGE_HEADER, _ETAG_HEADER]}
 
 
 def summarise_deployment(deployment: Deployment, job: Job) -> DeploymentSummary:
@@ -138,7 +123,7 @@ def read_deployment(session: ReadSession, deployment_id: str) -> DeploymentModel
         304: {"description": "The client has it (`If-None-Match`)."},
         **problems(404, 409, 416),
     },
-    openapi_extra=_FILE_EXTRA,
+    openapi_extra=FILE_HEADERS,
 )
 def download_model(request: Request, services: ServicesDep, deployment_id: str) -> Response:
     """With `ETag` (the file's SHA-256) and byte ranges. 409 `not_ready` before the job's success, `failed` after."""
@@ -158,7 +143,7 @@ def download_model(request: Request, services: ServicesDep, deployment_id: str) 
         304: {"description": "The client has it (`If-None-Match`)."},
         **problems(404, 409, 416),
     },
-    openapi_extra=_FILE_EXTRA,
+    openapi_extra=FILE_HEADERS,
 )
 def download_manifest(request: Request, services: ServicesDep, deployment_id: str) -> Response:
     """Arch, hashes, normalisation, classes, parity, accuracy, latency and versions."""

@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 
     from service.artifacts import ArtifactStore
 
+FILE_HEADERS = {
+    "parameters": [
+        {
+            "in": "header",
+            "name": "Range",
+            "required": False,
+            "description": "One byte range, such as `bytes=0-1023`.",
+            "schema": {"type": "string"},
+        },
+        {
+            "in": "header",
+            "name": "If-None-Match",
+            "required": False,
+            "description": "ETags the client has.",
+            "schema": {"type": "string"},
+        },
+    ]
+}
+"""`openapi_extra` of routes that send an artefact."""
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.IGNORECASE)
 
 

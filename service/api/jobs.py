@@ -18,7 +18,7 @@ from service.api.strict_json import StrictJsonRoute
 from service.db import repositories
 from service.db.engine import session_scope
 from service.db.models import Job
-from service.jobs.states import FINISHED, JobState
+from service.jobs.states import FINISHED, JobKind, JobState
 from service.usecases.jobs import cancel_job, get_job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictJsonRoute)
@@ -40,10 +40,21 @@ def show_job(job: Job) -> JobModel:
         stage=job.stage,
         error=None if job.error is None else JobError(**job.error),
         deployment=job.payload.get("deployment_id"),
+        result=_result_path(job) if job.state == JobState.SUCCEEDED else None,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
+
+
+def _result_path(job: Job) -> str:
+    match JobKind(job.kind):
+        case JobKind.EXPORT_SUBNET:
+            return f"/v1/deployments/{job.payload['deployment_id']}"
+        case JobKind.EVALUATE_POPULATION:
+            return f"/v1/supernets/{job.payload['supernet_id']}/population/{job.job_id}.csv"
+        case JobKind.FIT_PREDICTOR:
+            return f"/v1/supernets/{job.payload['target_id']}"
 
 
 @router.get("", summary="List jobs", response_model=JobList, responses=problems(422))

@@ -140,10 +140,10 @@ def read_supernet(session: ReadSession, supernet_id: str) -> SupernetModel:
 
 @router.delete("/supernets/{supernet_id}", status_code=204, summary="Delete a supernet", responses=problems(404, 409))
 def remove_supernet(services: ServicesDep, supernet_id: str) -> None:
-    """Its searches go with it, and its files where no other supernet has the same bundle.
+    """Its searches and populations go with it, and its files where no other supernet has the same bundle.
 
-    409 `supernet_in_use` where it has deployments, `default_supernet` where it is the default and others could be,
-    `shipped_supernet` where it comes with the package.
+    409 `supernet_in_use` where it has deployments or a job works on it, `default_supernet` where it is the default and
+    others could be, `shipped_supernet` where it comes with the package.
     """
     delete_supernet(services.sessions, services.bundles, supernet_id)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select, update
 
 from service.db.clock import utc_now
-from service.db.models import Deployment, Job
+from service.db.models import Deployment, Job, Population
 from service.errors import ConflictError, NotFoundError
 from service.jobs.states import FINISHED, JobKind, JobState, validate_transition
 
@@ -172,6 +172,22 @@ def publish_deployment(session: Session, deployment_id: str, *, prefix: str, man
     )
     if session.scalars(statement).one_or_none() is None:
         raise ConflictError(f"Deployment '{deployment_id}' does not exist or already has its files; create a new one.")
+
+
+def publish_population(session: Session, population_id: str, *, key: str, summary: dict[str, Any]) -> None:
+    """Make a population's CSV available; belongs into the transaction in which its job succeeds.
+
+    Raises:
+        ConflictError: There is no such population, or its CSV was published before.
+    """
+    statement = (
+        update(Population)
+        .where(Population.population_id == population_id, Population.artifact_key.is_(None))
+        .values(artifact_key=key, summary=summary)
+        .returning(Population.population_id)
+    )
+    if session.scalars(statement).one_or_none() is None:
+        raise ConflictError(f"Population '{population_id}' does not exist or already has its file; create a new one.")
 
 
 def _owned(session: Session, job_id: str, attempt: int) -> Job | None:

@@ -145,3 +145,22 @@ class Deployment(Base):
     """Where model.onnx and manifest.json lie in the artefact store; set once, when the job succeeds."""
     manifest: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+
+
+class Population(Base):
+    """Archs of a supernet that were, or are being, evaluated. Its state is its job's, and its id as well."""
+
+    __tablename__ = "populations"
+
+    population_id: Mapped[str] = mapped_column(ForeignKey("jobs.job_id"), primary_key=True)
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.supernet_id", ondelete="CASCADE"), index=True)
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    """Other weights have other accuracies."""
+    images: Mapped[str] = mapped_column(String(64))
+    archs: Mapped[int]
+    seed: Mapped[int]
+    artifact_key: Mapped[str | None]
+    """Where the CSV lies in the artefact store; set once, when the job succeeds."""
+    summary: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """`archs`, `images`, `mean_top1`, `best_top1` and the CSV's `sha256`."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)

@@ -13,7 +13,7 @@ from sqlalchemy import and_, delete, exists, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
-from service.db.models import Base, Deployment, Device, Job, LatencyTableVersion, Search, Supernet
+from service.db.models import Base, Deployment, Device, Job, LatencyTableVersion, Population, Search, Supernet
 from service.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -253,10 +253,7 @@ def find_deployment(session: Session, deployment_id: str) -> tuple[Deployment, J
 def list_deployments(session: Session, page: PageRequest) -> Page[tuple[Deployment, Job]]:
     """One page of deployments with their jobs."""
     found = _page(session, select(Deployment), page, model=Deployment, key=Deployment.deployment_id)
-    jobs = {
-        job.job_id: job
-        for job in session.scalars(select(Job).where(Job.job_id.in_([item.job_id for item in found.items])))
-    }
+    jobs = _jobs_by_id(session, [item.job_id for item in found.items])
     return Page([(item, jobs[item.job_id]) for item in found.items], found.next_key)
 
 
@@ -267,6 +264,36 @@ def newest_deployments(session: Session, search_ids: Sequence[str]) -> dict[str,
     return {str(row.Deployment.search_id): (row.Deployment, row.Job) for row in ordered}
 
 
+def find_population(session: Session, population_id: str) -> tuple[Population, Job] | None:
+    """One population with its job, or None."""
+    row = session.execute(_select_populations().where(Population.population_id == population_id)).one_or_none()
+    return None if row is None else (row.Population, row.Job)
+
+
+def find_newest_population(session: Session, supernet_id: str, *, weights_sha256: str) -> Population | None:
+    """The newest population of these weights that has its CSV, or None."""
+    query = select(Population).where(
+        Population.supernet_id == supernet_id,
+        Population.weights_sha256 == weights_sha256,
+        Population.artifact_key.is_not(None),
+    )
+    newest = query.order_by(Population.created_at.desc(), Population.population_id.desc())
+    return session.scalars(newest.limit(1)).one_or_none()
+
+
+def list_populations(session: Session, supernet_id: str, page: PageRequest) -> Page[tuple[Population, Job]]:
+    """One page of a supernet's populations with their jobs."""
+    query = select(Population).where(Population.supernet_id == supernet_id)
+    found = _page(session, query, page, model=Population, key=Population.population_id)
+    jobs = _jobs_by_id(session, [item.population_id for item in found.items])
+    return Page([(item, jobs[item.population_id]) for item in found.items], found.next_key)
+
+
+def list_population_ids(session: Session, supernet_id: str) -> list[str]:
+    """Ids of all of a supernet's populations: their files go with it."""
+    return list(session.scalars(select(Population.population_id).where(Population.supernet_id == supernet_id)))
+
+
 def find_job(session: Session, job_id: str) -> Job | None:
     """One job, or None."""
     return session.get(Job, job_id)
@@ -275,6 +302,22 @@ def find_job(session: Session, job_id: str) -> Job | None:
 def list_jobs(session: Session, page: PageRequest) -> Page[Job]:
     """One page of jobs."""
     return _page(session, select(Job), page, model=Job, key=Job.job_id)
+
+
+def list_deployment_states(
+    session: Session, supernet_id: str, *, arch_ids: Sequence[str]
+) -> dict[str, list[tuple[str, str]]]:
+    """By arch: id and state of each deployment of it made from a supernet, newest first; archs without are absent."""
+    query = (
+        select(Deployment.arch_id, Deployment.deployment_id, Job.state)
+        .join(Job, Deployment.job_id == Job.job_id)
+        .where(Deployment.supernet_id == supernet_id, Deployment.arch_id.in_(arch_ids))
+        .order_by(Deployment.created_at.desc(), Deployment.deployment_id.desc())
+    )
+    found: dict[str, list[tuple[str, str]]] = {}
+    for arch_id, deployment_id, state in session.execute(query):
+        found.setdefault(arch_id, []).append((deployment_id, state))
+    return found
 
 
 # ---------------------------------------------------------------------------- private
@@ -293,6 +336,14 @@ def _select_refs() -> Select[str, str, int, str, datetime, bool]:
 
 def _select_deployments() -> Select[Deployment, Job]:
     return select(Deployment, Job).join(Job, Deployment.job_id == Job.job_id)
+
+
+def _select_populations() -> Select[Population, Job]:
+    return select(Population, Job).join(Job, Population.population_id == Job.job_id)
+
+
+def _jobs_by_id(session: Session, job_ids: Sequence[str]) -> dict[str, Job]:
+    return {job.job_id: job for job in session.scalars(select(Job).where(Job.job_id.in_(job_ids)))}
 
 
 def _page(

@@ -1,6 +1,6 @@
 """The worker's child process: does the heavy work of one job after the other, so that imports are paid once.
 
-`python -m service.jobs.child PARENT_PID MODULE…`; a request is a line of JSON on stdin:
+`python -m service.jobs.child PARENT_PID NICENESS MODULE…`; a request is a line of JSON on stdin:
 `{job_id, attempt, target, payload, out_dir}`. Answers are lines on stdout: any number of `{share, stage}`, then
 `{result}` or `{error: {code, message}}`. It knows neither the database nor the queue.
 """
@@ -32,11 +32,12 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Serve requests until stdin closes."""
     die_with_parent(int(sys.argv[1]))
+    os.nice(int(sys.argv[2]))
     answer = _claim_stdout()
     configure_logging()
     requests: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
-    for module in sys.argv[2:]:
+    for module in sys.argv[3:]:
         _preload(module)
     while True:
         request = json.loads(requests.get())
@@ -58,7 +59,7 @@ def run_request(request: dict[str, Any], answer: Answer) -> dict[str, Any]:
         return last
     except ModuleNotFoundError as error:
         _log.exception("a package is missing")
-        message = f"The worker lacks the package '{error.name}'. Install tailor-nas[export] where it runs."
+        message = f"The worker lacks the package '{error.name}'. Install tailor-nas[export,train] where it runs."
         return {"error": {"code": "missing_package", "message": message}}
     except Exception as raised:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
         known = (full_disk_error(raised) if isinstance(raised, OSError) else None) or raised

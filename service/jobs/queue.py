@@ -6,6 +6,7 @@ The `jobs` table is the truth; DBOS only calls `execute(job_id)` until it return
   live worker, and then a constant id is all the recovery there has to be.
 - A constant application version: by default it is a hash of the source, and other versions' work is left lying.
 - JSON in the database. The default is pickle, with which whoever writes the database runs code.
+- One queue per lane, each with a workflow of its own, so that the worker knows the lane before it reads the job.
 - `reenqueue_lost` finds jobs that DBOS will not run, whatever the reason.
 - From Python 3.12 on DBOS takes SQLite to be 3.42 or newer, which Python does not promise; see `add_subsec`.
 """
@@ -23,10 +24,10 @@ from sqlalchemy import Engine, event
 
 from service.db import job_repository
 from service.db.engine import session_factory, session_scope
-from service.jobs.states import PAYLOADS, JobKind
+from service.jobs.states import LANES, PAYLOADS, JobKind, Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dbos import DBOSClient, EnqueueOptions
     from pydantic import BaseModel
@@ -39,8 +40,8 @@ APPLICATION_VERSION = "1"
 """Raised only when a job in the queue can no longer be run by newer code; `reenqueue_lost` then moves what is left."""
 _APPLICATION = "tailor"
 _EXECUTOR = "tailor-worker"
-_QUEUE = "jobs"
-_WORKFLOW = "run_job"
+_QUEUES = {Lane.SHORT: "jobs", Lane.LONG: "long_jobs"}
+_WORKFLOWS = {Lane.SHORT: "run_job", Lane.LONG: "run_long_job"}
 _LIVE = ["ENQUEUED", "PENDING"]
 
 
@@ -98,7 +99,7 @@ class JobQueue:
         if not isinstance(payload, PAYLOADS[kind]):
             raise TypeError(f"A job '{kind}' carries {PAYLOADS[kind].__name__}, got {type(payload).__name__}.")
         job = job_repository.add_job(session, kind, payload.model_dump(mode="json"))
-        self._hand_over(session, job.job_id)
+        self._hand_over(session, job)
         return job
 
     def request_cancel(self, session: Session, job_id: str) -> Job:
@@ -111,16 +112,19 @@ class JobQueue:
         # The hand-over of a cancelled job stays in the queue; the worker finds nothing to do and drops it.
         return job_repository.request_cancel(session, job_id)
 
-    def start(self, execute: Callable[[str], None]) -> None:
-        """Call `execute(job_id)` in another thread for one job after the other, interrupted ones first.
+    def start(self, execute: Mapping[Lane, Callable[[str], None]]) -> None:
+        """Call `execute[lane](job_id)`, in a thread per lane, for one job after the other, interrupted ones first.
 
-        Only for the process that holds the lock of the data folder. `execute` may be called again for a job it has
-        seen, even one that is finished.
+        Only for the process that holds the lock of the data folder. It may be called again for a job it has seen,
+        even one that is finished.
         """
         from dbos import DBOS, DBOSPortableJSONSerializer
 
-        # Known before the launch, so that the queue is looked at from the start; a registered one takes a second.
-        self._client.register_queue(_QUEUE, worker_concurrency=1, polling_interval_sec=self._settings.job_poll_s)
+        # Known before the launch, so that the queues are looked at from the start; a registered one takes a second.
+        for lane in execute:
+            self._client.register_queue(
+                _QUEUES[lane], worker_concurrency=1, polling_interval_sec=self._settings.job_poll_s
+            )
         # A handler of ours, or the library adds its own to stderr.
         logging.getLogger("dbos").addHandler(logging.NullHandler())
         DBOS(
@@ -135,11 +139,14 @@ class JobQueue:
             }
         )
 
-        # No limit of its own: attempts are counted in the jobs table.
-        @DBOS.workflow(name=_WORKFLOW, max_recovery_attempts=None)
-        def run_job(job_id: str) -> None:
-            execute(job_id)
+        def register(lane: Lane, run: Callable[[str], None]) -> None:
+            # No limit of its own: attempts are counted in the jobs table.
+            @DBOS.workflow(name=_WORKFLOWS[lane], max_recovery_attempts=None)
+            def run_job(job_id: str) -> None:
+                run(job_id)
 
+        for lane, run in execute.items():
+            register(lane, run)
         DBOS.launch()
         self._started = True
 
@@ -158,7 +165,7 @@ class JobQueue:
             workflow.workflow_id.split(":")[0]
             for workflow in self._client.list_workflows(
                 status=_LIVE,
-                name=_WORKFLOW,
+                name=list(_WORKFLOWS.values()),
                 app_version=APPLICATION_VERSION,
                 load_input=False,
                 load_output=False,
@@ -168,11 +175,10 @@ class JobQueue:
         if not lost:
             return []
         with session_scope(self._factory) as session:
-            still = {job.job_id for job in job_repository.list_unfinished(session)}
-            lost = [job_id for job_id in lost if job_id in still]
-            for job_id in lost:
-                self._hand_over(session, job_id)
-        return lost
+            still = [job for job in job_repository.list_unfinished(session) if job.job_id in lost]
+            for job in still:
+                self._hand_over(session, job)
+        return [job.job_id for job in still]
 
     def close(self) -> None:
         """Stop taking jobs and let go of the connections. A job in progress stays in the queue."""
@@ -184,15 +190,16 @@ class JobQueue:
         if "_client" in self.__dict__:
             self._client.destroy()
 
-    def _hand_over(self, session: Session, job_id: str) -> None:
+    def _hand_over(self, session: Session, job: Job) -> None:
+        lane = LANES[JobKind(job.kind)]
         # The library runs an id once, so every hand-over has its own; the job id in front finds it again.
         options: EnqueueOptions = {
-            "queue_name": _QUEUE,
-            "workflow_name": _WORKFLOW,
-            "workflow_id": f"{job_id}:{uuid.uuid4().hex[:8]}",
+            "queue_name": _QUEUES[lane],
+            "workflow_name": _WORKFLOWS[lane],
+            "workflow_id": f"{job.job_id}:{uuid.uuid4().hex[:8]}",
             "app_version": APPLICATION_VERSION,
         }
-        self._client.enqueue_in_transaction(session, options, job_id)
+        self._client.enqueue_in_transaction(session, options, job.job_id)
 
 
 def migrate_queue(settings: Settings) -> None:

@@ -14,6 +14,22 @@ class JobKind(StrEnum):
     """What there is to do in the background."""
 
     EXPORT_SUBNET = "export_subnet"
+    EVALUATE_POPULATION = "evaluate_population"
+    FIT_PREDICTOR = "fit_predictor"
+
+
+class Lane(StrEnum):
+    """Jobs wait for those of their own lane only: an export takes seconds, a population up to hours."""
+
+    SHORT = "short"
+    LONG = "long"
+
+
+LANES = {
+    JobKind.EXPORT_SUBNET: Lane.SHORT,
+    JobKind.EVALUATE_POPULATION: Lane.LONG,
+    JobKind.FIT_PREDICTOR: Lane.LONG,
+}
 
 
 class JobState(StrEnum):
@@ -69,4 +85,39 @@ class ExportPayload(BaseModel):
     table_version: int | None = None
 
 
-PAYLOADS: dict[JobKind, type[BaseModel]] = {JobKind.EXPORT_SUBNET: ExportPayload}
+POPULATION_FILE = "population.csv"
+
+
+class PopulationPayload(BaseModel):
+    """What an `evaluate_population` job needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    supernet_id: str
+    bundle_uri: str
+    """As in `ExportPayload`."""
+    images: str
+    """Name of a folder of images; what the child gets has its path."""
+    archs: int
+    seed: int
+
+
+class PredictorPayload(BaseModel):
+    """What a `fit_predictor` job needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    supernet_id: str
+    bundle_uri: str
+    """As in `ExportPayload`."""
+    populations: list[str]
+    """Keys of CSVs in the artefact store; what the child gets has paths."""
+    target_id: str
+    """Supernet that gets the bundle with the new predictor: the same one, or a new one."""
+
+
+PAYLOADS: dict[JobKind, type[BaseModel]] = {
+    JobKind.EXPORT_SUBNET: ExportPayload,
+    JobKind.EVALUATE_POPULATION: PopulationPayload,
+    JobKind.FIT_PREDICTOR: PredictorPayload,
+}

@@ -58,11 +58,13 @@ class WarmChild:
 
     Args:
         preload: Modules the child imports before its first request.
+        niceness: How far it stands back behind other processes, 0 to 19.
         max_jobs: Requests after which it is replaced.
     """
 
-    def __init__(self, preload: Sequence[str], *, max_jobs: int = MAX_JOBS) -> None:
+    def __init__(self, preload: Sequence[str], *, niceness: int = 0, max_jobs: int = MAX_JOBS) -> None:
         self._preload = list(preload)
+        self._niceness = niceness
         self._max_jobs = max_jobs
         self._process: subprocess.Popen[str] | None = None
         self._answers: SimpleQueue[str | None] = SimpleQueue()
@@ -109,8 +111,12 @@ class WarmChild:
             self._discard()
         return outcome
 
+    def end(self) -> None:
+        """Kill the child, if any; the next request starts another."""
+        self._discard()
+
     def close(self) -> None:
-        """Kill the child, if any."""
+        """Kill the child, if any, for good."""
         self._discard()
         self._forker.shutdown()
 
@@ -169,7 +175,7 @@ class WarmChild:
 
     def _spawn(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service.jobs.child", str(os.getpid()), *self._preload],
+            [sys.executable, "-m", "service.jobs.child", str(os.getpid()), str(self._niceness), *self._preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

@@ -1,4 +1,4 @@
-"""The worker: takes jobs from the queue, has the child do them, and records what came of them.
+"""The worker: takes jobs from the queue, has a child per lane do them, and records what came of them.
 
 Exactly one result per job, whatever is killed when: each attempt has a number, files go under a key with that number,
 and everything that is written is written only while the row still holds it.
@@ -20,11 +20,11 @@ from service.db import job_repository
 from service.db.engine import DatabaseError, build_engine, is_outage, reason_of, session_factory, session_scope
 from service.db.job_repository import Signal
 from service.db.migrate import upgrade
-from service.errors import ServiceError, StorageError, full_disk_error, status_and_code
+from service.errors import ConflictError, ServiceError, StorageError, full_disk_error, status_and_code
 from service.jobs.folder_lock import folder_lock
-from service.jobs.handlers.registry import HANDLERS
+from service.jobs.handlers.registry import HANDLERS, Attempt, Stores
 from service.jobs.queue import JobQueue
-from service.jobs.states import JobKind, JobState
+from service.jobs.states import LANES, JobKind, JobState, Lane
 from service.jobs.warm_child import OutcomeKind, WarmChild
 from service.logs import configure_logging, log_fields
 from service.settings import Settings
@@ -45,8 +45,11 @@ PROGRESS_S = 0.5
 """Seconds between two writes of the progress within one stage."""
 STORE_PAUSE_S = 2.0
 """Seconds before the next attempt after the artefact store failed."""
+LONG_NICENESS = 10
+"""How far the child of the long lane stands back behind exports, searches and the API."""
 _STOP_S = 10.0
 _WORK = "work"
+_TIMEOUTS = {Lane.SHORT: "job_timeout_s", Lane.LONG: "long_job_timeout_s"}
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ def run_worker(
     stop: threading.Event | None = None,
     handlers: Mapping[JobKind, Handler] = HANDLERS,
 ) -> None:
-    """Execute jobs until told to stop. The job in progress then goes back to the queue.
+    """Execute jobs, one per lane at a time, until told to stop. Those in progress then go back to the queue.
 
     Args:
         settings: Where the data lies, and the limits of a job.
@@ -74,18 +77,22 @@ def run_worker(
         _empty_folder(settings.data_dir / _WORK)  # a worker that was killed left something
         engine = build_engine(settings)
         queue = JobQueue(settings, engine)
-        worker = Worker(settings, engine, stop=stop, handlers=handlers)
+        workers = {lane: Worker(settings, engine, lane=lane, stop=stop, handlers=handlers) for lane in Lane}
         try:
-            worker.prepare()
+            for worker in workers.values():
+                worker.rest()
             queue.reenqueue_lost()
-            queue.start(worker.execute)
+            queue.start({lane: worker.execute for lane, worker in workers.items()})
             _log.info("worker ready")
             while not stop.wait(LOST_JOBS_S):
                 _reenqueue_lost(queue)
-            worker.wait()
+            deadline = time.monotonic() + _STOP_S
+            for worker in workers.values():
+                worker.wait(deadline - time.monotonic())
         finally:
             queue.close()
-            worker.close()
+            for worker in workers.values():
+                worker.close()
             engine.dispose()
     _log.info("worker stopped")
 
@@ -99,30 +106,42 @@ def stop_on_signals() -> threading.Event:
 
 
 class Worker:
-    """Executes one job at a time.
+    """Executes the jobs of one lane, one at a time.
 
     Args:
         settings: The limits of a job.
         engine: The database, migrated.
+        lane: Which jobs.
         stop: When set, the job in progress goes back to the queue.
         handlers: What to do per kind of job.
     """
 
     def __init__(
-        self, settings: Settings, engine: Engine, *, stop: threading.Event, handlers: Mapping[JobKind, Handler]
+        self,
+        settings: Settings,
+        engine: Engine,
+        *,
+        lane: Lane,
+        stop: threading.Event,
+        handlers: Mapping[JobKind, Handler],
     ) -> None:
         self._settings = settings
         self._factory = session_factory(engine)
-        self._store = ArtifactStore(settings.effective_artifacts_url)
-        self._bundles = BundleStore(self._store, settings.data_dir)
+        artifacts = ArtifactStore(settings.effective_artifacts_url)
+        self._stores = Stores(self._factory, artifacts, BundleStore(artifacts, settings.data_dir), settings.images_dir)
+        self._lane = lane
         self._stop = stop
         self._handlers = handlers
-        self._child = WarmChild([handler.module for handler in handlers.values()])
-        self._lane = threading.Lock()
+        preload = [handler.module for kind, handler in handlers.items() if LANES[kind] is lane]
+        self._child = WarmChild(preload) if lane is Lane.SHORT else WarmChild([], niceness=LONG_NICENESS)
+        self._busy = threading.Lock()
 
-    def prepare(self) -> None:
-        """Start the child, so that the first job finds it warm."""
-        self._child.prepare()
+    def rest(self) -> None:
+        """Between jobs: the short lane keeps a child warm, the long one's would hold much memory for a rare job."""
+        if self._lane is Lane.SHORT:
+            self._child.prepare()
+        else:
+            self._child.end()
 
     def execute(self, job_id: str) -> None:
         """Bring a job to its end: attempt after attempt while the child crashes, up to the limit of the settings.
@@ -131,7 +150,7 @@ class Worker:
         that this call failed, and would take the job for one that is running for ever.
         """
         interruption = ""
-        with self._lane, log_fields(job_id=job_id):
+        with self._busy, log_fields(job_id=job_id):
             while not self._stop.is_set():
                 try:
                     with session_scope(self._factory) as session:
@@ -152,12 +171,12 @@ class Worker:
                     break
             # Warm again before the next job, not with it.
             if not self._stop.is_set():
-                self._child.prepare()
+                self.rest()
 
-    def wait(self) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait until the job in progress has gone back to the queue, but not for ever."""
-        if self._lane.acquire(timeout=_STOP_S):
-            self._lane.release()
+        if self._busy.acquire(timeout=max(0.0, seconds)):
+            self._busy.release()
 
     def close(self) -> None:
         """Kill the child."""
@@ -165,13 +184,13 @@ class Worker:
 
     def _attempt(self, job: Job) -> str:
         """Run one attempt and record it; returns what interrupted it, empty when nothing did."""
-        out = self._settings.data_dir / _WORK / f"{job.job_id}-{job.attempt}" / "out"
+        attempt = Attempt(job, self._stores, self._settings.data_dir / _WORK / f"{job.job_id}-{job.attempt}")
         try:
             handler = self._handlers[JobKind(job.kind)]
-            out.parent.mkdir(parents=True)
+            attempt.folder.mkdir(parents=True)
             for earlier in range(1, job.attempt):
-                self._store.delete_prefix(f"{handler.prefix(job.payload)}/{earlier}")
-            return self._record(job, handler, out, self._ask_child(job, handler, out))
+                self._stores.artifacts.delete_prefix(f"{handler.prefix(job)}/{earlier}")
+            return self._record(attempt, handler, self._ask_child(attempt, handler))
         except DatabaseError:
             raise
         except StorageError as error:
@@ -189,15 +208,16 @@ class Worker:
             self._finish(job, JobState.FAILED, error={"code": status_and_code(known)[1], "message": message})
             return ""
         finally:
-            shutil.rmtree(out.parent, ignore_errors=True)
+            shutil.rmtree(attempt.folder, ignore_errors=True)
 
-    def _ask_child(self, job: Job, handler: Handler, out: Path) -> ChildOutcome:
+    def _ask_child(self, attempt: Attempt, handler: Handler) -> ChildOutcome:
+        job = attempt.job
         request = {
             "job_id": job.job_id,
             "attempt": job.attempt,
             "target": handler.target,
-            "payload": handler.fetch(job.payload, self._bundles),
-            "out_dir": str(out),
+            "payload": handler.fetch(attempt),
+            "out_dir": str(attempt.out),
         }
         _log.info("attempt started", extra={"kind": job.kind})
         return self._child.run(
@@ -205,18 +225,19 @@ class Worker:
             on_progress=_ProgressWriter(self, job),
             should_stop=lambda: self._stop.is_set() or self._signal(job) is not Signal.CONTINUE,
             poll_s=self._settings.job_poll_s,
-            timeout_s=self._settings.job_timeout_s,
+            timeout_s=self._timeout_s,
         )
 
-    def _record(self, job: Job, handler: Handler, out: Path, outcome: ChildOutcome) -> str:
+    def _record(self, attempt: Attempt, handler: Handler, outcome: ChildOutcome) -> str:
+        job = attempt.job
         match outcome.kind:
             case OutcomeKind.SUCCEEDED:
-                self._publish(job, handler, out, outcome.result)
+                self._publish(attempt, handler, outcome.result)
             case OutcomeKind.FAILED:
                 self._finish(job, JobState.FAILED, error=outcome.error)
             case OutcomeKind.TIMED_OUT:
-                limit = self._settings.job_timeout_s
-                message = f"The job took longer than {limit:g} s. Raise TAILOR_JOB_TIMEOUT_S or ask for less work."
+                setting = f"TAILOR_{_TIMEOUTS[self._lane].upper()}"
+                message = f"The job took longer than {self._timeout_s:g} s. Raise {setting} or ask for less work."
                 self._finish(job, JobState.FAILED, error={"code": "timed_out", "message": message})
             case OutcomeKind.STOPPED:
                 # Becomes cancelled where that was asked for, and nothing where another attempt took over.
@@ -226,22 +247,27 @@ class Worker:
                 return outcome.detail
         return ""
 
-    def _publish(self, job: Job, handler: Handler, out: Path, result: dict[str, Any]) -> None:
-        prefix = f"{handler.prefix(job.payload)}/{job.attempt}"
-        for path in sorted(path for path in out.rglob("*") if path.is_file()):
-            self._store.put_file(f"{prefix}/{path.relative_to(out).as_posix()}", path)
-        with session_scope(self._factory) as session:
-            state = job_repository.finish_attempt(session, job.job_id, job.attempt, state=JobState.SUCCEEDED)
-            if state is JobState.SUCCEEDED:
-                handler.record(session, job.payload, prefix=prefix, result=result)
+    def _publish(self, attempt: Attempt, handler: Handler, result: dict[str, Any]) -> None:
+        job, stored = attempt.job, handler.store(attempt, result)
+        try:
+            with session_scope(self._factory) as session:
+                state = job_repository.finish_attempt(session, job.job_id, job.attempt, state=JobState.SUCCEEDED)
+                if state is JobState.SUCCEEDED:
+                    handler.record(session, attempt, stored)
+        except ConflictError:
+            handler.tidy(attempt, stored, recorded=False)
+            raise
         _log.info("attempt ended", extra={"state": state or "superseded"})
-        if state is not JobState.SUCCEEDED:
-            self._store.delete_prefix(prefix)
+        handler.tidy(attempt, stored, recorded=state is JobState.SUCCEEDED)
 
     def _finish(self, job: Job, state: JobState, *, error: dict[str, Any] | None = None) -> None:
         with session_scope(self._factory) as session:
             found = job_repository.finish_attempt(session, job.job_id, job.attempt, state=state, error=error)
         _log.info("attempt ended", extra={"state": found or "superseded", "error": error})
+
+    @property
+    def _timeout_s(self) -> float:
+        return float(getattr(self._settings, _TIMEOUTS[self._lane]))
 
     def _signal(self, job: Job) -> Signal:
         try:

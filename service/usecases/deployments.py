@@ -10,9 +10,10 @@ from service.answers import estimate_latency
 from service.db import repositories
 from service.db.models import Deployment
 from service.errors import ConflictError, NotFoundError
-from service.jobs.states import ExportPayload, JobKind, JobState
+from service.jobs.states import ExportPayload, JobKind
+from service.usecases.jobs import unfinished_error
 from service.usecases.latency_tables import find_estimator
-from service.usecases.supernets import get_supernet
+from service.usecases.supernets import get_supernet, validate_current
 from supernet.predictors.predictor import describe_accuracy
 from supernet.spaces.arch import Arch
 
@@ -137,8 +138,9 @@ def create_deployment(session: Session, queue: JobQueue, plan: DeploymentPlan) -
     """Store a deployment and enqueue its job, both or neither.
 
     Raises:
-        ConflictError: The supernet was deleted meanwhile.
+        ConflictError: The supernet was deleted or replaced meanwhile.
     """
+    validate_current(session, plan.supernet.supernet_id, bundle_uri=plan.supernet.bundle_uri)
     deployment_id = uuid4().hex
     payload = ExportPayload(
         deployment_id=deployment_id,
@@ -196,18 +198,4 @@ def get_files(session: Session, deployment_id: str) -> tuple[str, dict[str, Any]
     deployment, job = get_deployment(session, deployment_id)
     if deployment.artifact_prefix is not None and deployment.manifest is not None:
         return deployment.artifact_prefix.rstrip("/"), deployment.manifest
-    summary = {"id": job.job_id, "state": job.state}
-    if job.state == JobState.FAILED:
-        reason = (job.error or {}).get("message", "unknown")
-        raise ConflictError(
-            f"Deployment '{deployment_id}' failed: {reason}", code="failed", job=summary, error=job.error
-        )
-    if job.state == JobState.CANCELLED:
-        raise ConflictError(
-            f"Deployment '{deployment_id}' was cancelled. Create a new one.", code="failed", job=summary
-        )
-    raise ConflictError(
-        f"Deployment '{deployment_id}' has no files yet: its job is {job.state}. Follow /v1/jobs/{job.job_id}/events.",
-        code="not_ready",
-        job=summary,
-    )
+    raise unfinished_error(f"Deployment '{deployment_id}'", job)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from service.bundle_archive import extract_bundle
 from service.bundles import ARTIFACT, uri_of
-from service.db import repositories
+from service.db import job_repository, repositories
 from service.db.engine import DatabaseError, session_scope
 from service.db.models import Supernet
 from service.errors import ConflictError, InvalidRequestError, NotFoundError, ServiceError, StorageError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from supernet.bundle import Bundle
     from supernet.spaces.space import SearchSpace
 
+POPULATIONS = "populations"
+"""Folder of the artefact store that holds one per population."""
 # Ids and the names of spaces are path segments of the API.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
@@ -118,29 +120,29 @@ def register_bundle(
     except (ServiceError, DatabaseError):
         # The first error is the one to tell.
         with suppress(ServiceError, DatabaseError):
-            _delete_unused(sessions, bundles, uri_of(bundle))
+            delete_unused_bundle(sessions, bundles, uri_of(bundle))
         raise
     return row, known is None
 
 
 def delete_supernet(sessions: sessionmaker[Session], bundles: BundleStore, supernet_id: str) -> None:
-    """Delete a supernet with its searches, and its files where no other supernet has the same bundle.
+    """Delete a supernet with its searches and populations, and its files where no other has the same bundle.
 
     Raises:
         NotFoundError: `unknown_supernet`.
-        ConflictError: `shipped_supernet`: it comes with the package. `supernet_in_use`: deployments refer to it.
-            `default_supernet`: it is the default, and others could be.
+        ConflictError: `shipped_supernet`: it comes with the package. `supernet_in_use`: deployments refer to it, or
+            a job works on it. `default_supernet`: it is the default, and others could be.
         StorageError: It is deleted, but its files could not be.
     """
     with session_scope(sessions) as session:
         repositories.lock_supernets(session)
         row = get_supernet(session, supernet_id)
         _validate_deletable(session, row)
+        for population_id in repositories.list_population_ids(session, supernet_id):
+            bundles.artifacts.delete_prefix(f"{POPULATIONS}/{population_id}")
         repositories.delete_supernet(session, supernet_id)
-    if not row.bundle_uri.startswith(ARTIFACT):
-        return
     try:
-        _delete_unused(sessions, bundles, row.bundle_uri)
+        delete_unused_bundle(sessions, bundles, row.bundle_uri)
     except StorageError as error:
         raise StorageError(
             f"Supernet '{supernet_id}' is deleted, but its files ('{row.bundle_uri}') remain in the artefact store: "
@@ -148,11 +150,40 @@ def delete_supernet(sessions: sessionmaker[Session], bundles: BundleStore, super
         ) from error
 
 
-def _validate_names(supernet_id: str, space: str) -> None:
+def delete_unused_bundle(sessions: sessionmaker[Session], bundles: BundleStore, uri: str) -> None:
+    """Delete the files of a bundle that no supernet has and no job needs; none can get it meanwhile.
+
+    Raises:
+        StorageError: The store cannot be written.
+    """
+    if not uri.startswith(ARTIFACT):
+        return
+    with session_scope(sessions) as session:
+        repositories.lock_supernets(session)
+        needed = any(job.payload.get("bundle_uri") == uri for job in job_repository.list_unfinished(session))
+        if not needed and not repositories.has_bundle(session, uri):
+            bundles.delete(uri)
+
+
+def validate_supernet_id(supernet_id: str) -> None:
+    """Refuse an id that no path could name.
+
+    Raises:
+        InvalidRequestError: Names what is allowed.
+    """
     if not _NAME.fullmatch(supernet_id):
         raise InvalidRequestError(
             f"A supernet's id has {_NAME_RULE}; got {supernet_id[:80]!a}. Give one with the parameter 'id' (`--id`)."
         )
+
+
+def is_shipped(row: Supernet) -> bool:
+    """Whether a supernet comes with the package, whose start would bring it back as it was."""
+    return row.bundle_uri.startswith(SHIPPED) and row.bundle_uri.removeprefix(SHIPPED) in shipped_bundles()
+
+
+def _validate_names(supernet_id: str, space: str) -> None:
+    validate_supernet_id(supernet_id)
     if not _NAME.fullmatch(space):
         raise InvalidBundleError(
             f"In a service the name of a space has {_NAME_RULE}; the bundle's is {space[:80]!a}. Rename the space."
@@ -199,7 +230,7 @@ def _set_default(session: Session, row: Supernet, *, wanted: bool) -> None:
 
 def _validate_deletable(session: Session, row: Supernet) -> None:
     supernet_id = row.supernet_id
-    if row.bundle_uri.startswith(SHIPPED) and row.bundle_uri.removeprefix(SHIPPED) in shipped_bundles():
+    if is_shipped(row):
         raise ConflictError(
             f"Supernet '{supernet_id}' comes with Tailor and would be there again after the next start. Leave it, and "
             "name another one in requests or make that the default.",
@@ -211,6 +242,13 @@ def _validate_deletable(session: Session, row: Supernet) -> None:
             "another id.",
             code="supernet_in_use",
         )
+    for job in job_repository.list_unfinished(session):
+        if job.payload.get("supernet_id") == supernet_id:
+            raise ConflictError(
+                f"The job {job.job_id} works on supernet '{supernet_id}'. Wait for its end, or cancel it with "
+                f"POST /v1/jobs/{job.job_id}/cancel.",
+                code="supernet_in_use",
+            )
     others = [known for known in repositories.list_supernet_ids(session) if known != supernet_id]
     if row.is_default and others:
         raise ConflictError(
@@ -218,11 +256,3 @@ def _validate_deletable(session: Session, row: Supernet) -> None:
             f"again with default=true does); there are {', '.join(others[:20])}.",
             code="default_supernet",
         )
-
-
-def _delete_unused(sessions: sessionmaker[Session], bundles: BundleStore, uri: str) -> None:
-    """Delete the files of a bundle no supernet has; none can get it meanwhile."""
-    with session_scope(sessions) as session:
-        repositories.lock_supernets(session)
-        if not repositories.has_bundle(session, uri):
-            bundles.delete(uri)

@@ -12,6 +12,7 @@ from service.db.models import Supernet
 from service.errors import ConflictError
 from service.usecases.catalog import SHIPPED
 from service.usecases.latency_tables import register_table
+from service.usecases.pools import describe_pools
 from supernet.bundle import DEFAULT_BUNDLE, Bundle, open_bundle, shipped_bundles
 from supernet.predictors.loading import load_predictor
 
@@ -54,7 +55,7 @@ def shipped_tables() -> Iterator[LatencyTable]:
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """The manifest, whether subnets can be deployed, and under `predictor` what its predictor knows, or None."""
+    """The manifest, whether subnets can be deployed, what its predictor knows, or None, and its `pools`."""
     described = bundle.manifest.to_dict() | {"deployable": bundle.is_deployable}
     described["predictor"] = None
     if "predictor" in bundle.manifest.parts:
@@ -63,6 +64,7 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
             "quality": predictor.quality.to_dict() if predictor.quality else None,
             "resolutions": list(predictor.resolutions),
         }
+    described["pools"] = describe_pools(bundle)
     return described
 
 

@@ -40,6 +40,17 @@ def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
     return found
 
 
+def validate_current(session: Session, supernet_id: str, *, bundle_uri: str) -> None:
+    """Refuse to work on a bundle that its supernet no longer has: its files may be gone any moment.
+
+    Raises:
+        ConflictError: The supernet was deleted or replaced.
+    """
+    row = repositories.find_supernet(session, supernet_id)
+    if row is None or row.bundle_uri != bundle_uri:
+        raise ConflictError(f"Supernet '{supernet_id}' was deleted or replaced at the same time. Ask again.")
+
+
 def get_space(session: Session, name: str) -> SearchSpace:
     """The search space with this name: a preset, or that of a registered supernet.
 

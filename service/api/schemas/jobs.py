@@ -27,6 +27,7 @@ class JobModel(BaseModel):
     stage: str = Field(description="What it is doing, for people.")
     error: JobError | None
     deployment: str | None = Field(description="Id of the deployment it makes.")
+    result: str | None = Field(description="Path of what it made, once it has succeeded.")
     created_at: UtcTime
     started_at: UtcTime | None
     finished_at: UtcTime | None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-LISTS = ("/v1/supernets", "/v1/devices", "/v1/searches", "/v1/deployments", "/v1/jobs")
+LISTS = (
+    *("/v1/supernets", "/v1/devices", "/v1/searches", "/v1/deployments", "/v1/jobs"),
+    "/v1/supernets/cifar_mbv3/population",
+)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from service.bundle_archive import pack_bundle
 from service.db.engine import session_scope
 from service.db.repositories import find_job
 from service.errors import StorageError
-from service.jobs.handlers.registry import HANDLERS
-from service.jobs.states import JobKind
+from service.jobs.handlers.registry import HANDLERS, Attempt, Stores
+from service.jobs.states import JobKind, Lane
 from service.jobs.worker import Worker
 from service.usecases.shipped import register_shipped
 from supernet import bundle as bundle_module
@@ -399,11 +399,13 @@ def test_a_deployment_is_cut_from_a_registered_bundle(settings, shipped, tmp_pat
         assert response.status_code == 201, response.text
         made = client.post("/v1/deployments", json={"supernet": "mine", "arch": arch.to_dict()}).json()
     with session_scope(app.state.services.sessions, write=False) as session:
-        payload = find_job(session, made["job"]["id"]).payload
-    assert payload["bundle_uri"] == f"artifact:bundles/{trained.sha256}"
+        job = find_job(session, made["job"]["id"])
+    assert job.payload["bundle_uri"] == f"artifact:bundles/{trained.sha256}"
     shutil.rmtree(settings.data_dir / "bundles")
     handler = HANDLERS[JobKind.EXPORT_SUBNET]
-    fetched = handler.fetch(payload, app.state.services.bundles)
+    services = app.state.services
+    stores = Stores(services.sessions, services.artifacts, services.bundles, None)
+    fetched = handler.fetch(Attempt(job, stores, tmp_path))
     assert fetched["bundle_uri"] == f"folder:{settings.data_dir / 'bundles' / trained.sha256}"
 
     exported: list[dict[str, Any]] = []
@@ -425,7 +427,7 @@ def test_a_job_whose_bundle_is_lost_says_so(post, own, client, services, setting
     made = client.post("/v1/deployments", json={"supernet": "own", "arch": OWN_SPACE.smallest().to_dict()}).json()
     services.artifacts.delete_prefix("bundles")
     shutil.rmtree(settings.data_dir / "bundles")
-    worker = Worker(settings, services.engine, stop=threading.Event(), handlers=HANDLERS)
+    worker = Worker(settings, services.engine, lane=Lane.SHORT, stop=threading.Event(), handlers=HANDLERS)
     worker._child.prepare = lambda: None  # no process for a job that needs none
     try:
         worker.execute(made["job"]["id"])

@@ -14,9 +14,9 @@ import pytest
 from service.artifacts import ArtifactStore
 from service.db.engine import build_engine, session_factory, session_scope
 from service.db.migrate import upgrade
-from service.db.models import Deployment, Job, Supernet
+from service.db.models import Deployment, Job, Population, Supernet
 from service.jobs.queue import JobQueue
-from service.jobs.states import FINISHED, ExportPayload, JobKind
+from service.jobs.states import FINISHED, ExportPayload, JobKind, PopulationPayload
 from service.settings import Settings
 
 PROGRAM = Path(__file__).with_name("fake_work.py")
@@ -48,7 +48,9 @@ class Service:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = Settings(data_dir=folder / "data", job_poll_s=0.05, job_timeout_s=30)
+        self.settings = Settings(
+            data_dir=folder / "data", images_dir=folder / "images", job_poll_s=0.05, job_timeout_s=30
+        )
         upgrade(self.settings)
         self.engine = build_engine(self.settings)
         self.factory = session_factory(self.engine)
@@ -61,7 +63,7 @@ class Service:
             )
 
     def insert(self, session, deployment_id: str, *steps: str, bundle_uri: str = "shipped:s") -> str:
-        arch = {"steps": steps or ["succeed"], "folder": str(self.folder)}
+        arch = {"steps": steps or ["succeed"]}
         payload = ExportPayload(deployment_id=deployment_id, supernet_id="s", bundle_uri=bundle_uri, arch=arch)
         job = self.queue.enqueue(session, JobKind.EXPORT_SUBNET, payload)
         session.add(
@@ -81,6 +83,23 @@ class Service:
     def enqueue(self, deployment_id: str, *steps: str, **payload: str) -> str:
         with session_scope(self.factory) as session:
             return self.insert(session, deployment_id, *steps, **payload)
+
+    def enqueue_population(self, *steps: str) -> str:
+        images = ".".join(steps)
+        (self.folder / "images" / images).mkdir(parents=True)
+        payload = PopulationPayload(supernet_id="s", bundle_uri="shipped:s", images=images, archs=20, seed=0)
+        with session_scope(self.factory) as session:
+            job_id = self.queue.enqueue(session, JobKind.EVALUATE_POPULATION, payload).job_id
+            session.add(
+                Population(
+                    population_id=job_id, supernet_id="s", weights_sha256="0" * 64, images=images, archs=20, seed=0
+                )
+            )
+        return job_id
+
+    def population(self, population_id: str) -> Population:
+        with session_scope(self.factory, write=False) as session:
+            return session.get_one(Population, population_id)
 
     def cancel(self, job_id: str) -> Job:
         with session_scope(self.factory) as session:

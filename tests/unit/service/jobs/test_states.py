@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.errors import InvalidTransitionError
-from service.jobs.states import ALLOWED_TRANSITIONS, FINISHED, PAYLOADS, ExportPayload, JobKind, JobState
+from service.jobs.states import ALLOWED_TRANSITIONS, FINISHED, LANES, PAYLOADS, ExportPayload, JobKind, JobState
 from service.jobs.states import validate_transition as validate
 
 
@@ -26,8 +26,8 @@ def test_transitions_are_allowed_or_explained(found, wanted):
             validate(found, wanted)
 
 
-def test_every_kind_has_a_payload():
-    assert set(PAYLOADS) == set(JobKind)
+def test_every_kind_has_a_payload_and_a_lane():
+    assert set(PAYLOADS) == set(LANES) == set(JobKind)
 
 
 def test_a_payload_survives_json_and_refuses_surprises():
