@@ -15,6 +15,7 @@ from supernet.network.layers import (
     ElasticConv2d,
     ElasticSqueezeExcite,
     build_elastic_layer,
+    leading,
 )
 from supernet.network.subnet import ACTIVATION_MODULES, SqueezeExcite
 from supernet.spaces.blocks import Act, LayerKind, LayerSpec
@@ -112,6 +113,47 @@ def test_convolutions_slice_inputs_outputs_and_bias(generator: torch.Generator, 
     expected = F.conv2d(x[:, :4], conv.weight[:7, :4], conv.bias[:7], stride=2, padding=1)
     assert torch.equal(conv(x[:, :4], spec), expected)
     assert len(conv.kernel_matrices) == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_kernel_larger_than_the_map_computes_and_learns_as_the_plain_one(
+    conv: ElasticConv2d, generator: torch.Generator, size: int, stride: int
+) -> None:
+    x = torch.randn(4, 6, size, size, generator=generator, requires_grad=True)
+    spec = replace(at_kernel(7), in_size=size, stride=stride)
+    elastic, plain = conv(x, spec), F.conv2d(x, conv.weight, stride=stride, padding=3, groups=6)
+    torch.testing.assert_close(elastic, plain)
+    upstream = torch.randn(plain.shape, generator=generator)
+    for own, expected in zip(
+        torch.autograd.grad(elastic, (x, conv.weight), upstream),
+        torch.autograd.grad(plain, (x, conv.weight), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, expected)
+
+
+def test_pointwise_convolutions_compute_and_learn_as_the_plain_ones(generator: torch.Generator, x: Tensor) -> None:
+    largest = LayerSpec("conv", LayerKind.CONV, 9, 6, 10, bias=True)
+    for stride in (1, 2):
+        conv = ElasticConv2d(largest, (1,), generator)
+        assert conv.bias is not None
+        weights = (conv.weight, conv.bias)
+        elastic = conv(x[:, :4], replace(largest, in_chs=4, out_chs=7, stride=stride))
+        plain = F.conv2d(x[:, :4], conv.weight[:7, :4], conv.bias[:7], stride=stride)
+        torch.testing.assert_close(elastic, plain)
+        upstream = torch.randn(plain.shape, generator=generator)
+        for own, expected in zip(
+            torch.autograd.grad(elastic, weights, upstream), torch.autograd.grad(plain, weights, upstream), strict=True
+        ):
+            torch.testing.assert_close(own, expected)
+
+
+def test_whole_dimensions_are_not_sliced() -> None:
+    weight = torch.zeros(4, 3, requires_grad=True)
+    assert leading(weight, 4, 3) is weight
+    assert torch.equal(leading(weight, 2, 3), weight[:2])
+    assert leading(weight, 2, 1).shape == (2, 1)
 
 
 # ---------------------------------------------------------------------- normalisation
