@@ -11,30 +11,25 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
-import onnxruntime
+from deployed_accuracy import load_test_images, top1
 
 from latency_tables.build import measure_model
 from latency_tables.measure import FULL_PLAN
 from latency_tables.table import LatencyTable, parse_table
-from supernet.data.batches import Normalisation, evaluation_batches
-from supernet.data.splits import load_splits
 from supernet.export.verify import verify_deployment
 from supernet.spaces.presets import load_space
 
 if TYPE_CHECKING:
     from supernet.data.images import ImageSet
-
-BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -68,9 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for deployments.csv and table.md")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    splits = load_splits(arguments.data, size=max(load_space(arguments.space).resolutions), validation_images=1, seed=0)
-    if splits.test is None:
-        sys.exit(f"'{arguments.data}' has no test split.")
+    test = load_test_images(arguments.data, size=max(load_space(arguments.space).resolutions))
     rows = []
     with httpx.Client(base_url=arguments.server, timeout=120) as client:
         device = arguments.device or only_device(client)
@@ -78,7 +71,7 @@ def main() -> None:
         limits = get(client, f"/v1/devices/{device}/limits").json()["latency_ms"]
         # From just above the fastest subnet, where there is something to choose, to the slowest.
         for budget_ms in np.geomspace(1.05 * limits["min"], limits["max"], arguments.count):
-            rows.append(deploy(client, table, round(float(budget_ms), 4), splits.test))
+            rows.append(deploy(client, table, round(float(budget_ms), 4), test))
             print(rows[-1], file=sys.stderr, flush=True)
     with (arguments.out / "deployments.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Deployed)], lineterminator="\n")
@@ -116,7 +109,6 @@ def deploy(client: httpx.Client, table: LatencyTable, budget_ms: float, test: Im
         for name in ("model.onnx", "manifest.json"):
             (folder / name).write_bytes(get(client, f"/v1/deployments/{deployment['id']}/{name}").content)
         verify_deployment(folder)
-        manifest = json.loads((folder / "manifest.json").read_text())
         measured = measure_model(
             folder / "model.onnx",
             threads=table.device.threads,
@@ -124,7 +116,7 @@ def deploy(client: httpx.Client, table: LatencyTable, budget_ms: float, test: Im
             table=table,
             space=load_space(table.space),
         )
-        test_accuracy = top1(folder / "model.onnx", manifest, test)
+        test_accuracy = top1(folder, test)
     latency, accuracy = search["latency_ms"], search["accuracy"]
     return Deployed(
         device=device,
@@ -143,21 +135,6 @@ def deploy(client: httpx.Client, table: LatencyTable, budget_ms: float, test: Im
         search_s=search_s,
         deploy_s=deploy_s,
     )
-
-
-def top1(model: Path, manifest: dict[str, Any], test: ImageSet) -> float:
-    """Share of the test images the ONNX file classifies rightly, prepared as its manifest says."""
-    recipe = manifest["preprocessing"]
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    name = manifest["model"]["input"]["name"]
-    batches = evaluation_batches(
-        test, Normalisation(recipe["mean"], recipe["std"]), resolution=recipe["resolution"], batch_size=BATCH_SIZE
-    )
-    hits = sum(
-        int((session.run(None, {name: images.numpy()})[0].argmax(1) == labels.numpy()).sum())
-        for images, labels in batches
-    )
-    return hits / len(test)
 
 
 def as_markdown(rows: list[Deployed]) -> str:

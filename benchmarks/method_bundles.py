@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import signal
 import socket
 import subprocess
@@ -21,15 +20,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
-import onnxruntime
+from deployed_accuracy import load_test_images, top1
 
 from supernet.bundle import open_bundle
-from supernet.data.batches import Normalisation, evaluation_batches
-from supernet.data.splits import load_splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parent / "methods"
 METHODS = ("rss", "progressive_shrinking", "us_nets", "pss_net", "netaug", "fine_tuning")
-BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -73,9 +69,7 @@ def main() -> None:
     for method in methods:
         train(method, arguments.data, arguments.out, population=arguments.population, threads=arguments.threads)
         profile(arguments.out / method)
-    test = load_splits(arguments.data, size=28, validation_images=1, seed=0).test
-    if test is None:
-        sys.exit(f"'{arguments.data}' has no test split.")
+    test = load_test_images(arguments.data, size=28)
     with running_service(arguments.out / "service") as client:
         rows = [deploy(client, method, arguments.out / method, test) for method in methods]
     with (arguments.out / "methods.csv").open("w", newline="", encoding="utf-8") as file:
@@ -154,24 +148,9 @@ def deploy(client: httpx.Client, method: str, folder: Path, test: ImageSet) -> R
         predicted=accuracy["predicted"],
         low=accuracy["low"],
         high=accuracy["high"],
-        test_accuracy=top1(model / "model.onnx", json.loads((model / "manifest.json").read_text()), test),
+        test_accuracy=top1(model, test),
         verified="yes",
     )
-
-
-def top1(model: Path, manifest: dict[str, Any], test: ImageSet) -> float:
-    """Share of the test images the ONNX file classifies rightly, prepared as its manifest says."""
-    recipe = manifest["preprocessing"]
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    name = manifest["model"]["input"]["name"]
-    batches = evaluation_batches(
-        test, Normalisation(recipe["mean"], recipe["std"]), resolution=recipe["resolution"], batch_size=BATCH_SIZE
-    )
-    hits = sum(
-        int((session.run(None, {name: images.numpy()})[0].argmax(1) == labels.numpy()).sum())
-        for images, labels in batches
-    )
-    return hits / len(test)
 
 
 def as_markdown(rows: list[Row]) -> str:
