@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from supernet.export.manifest import Accuracy, BnRecalibration, Latency, Preproc
 from supernet.export.onnx import DEFAULT_OPSET
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
+from supernet.pools.choice import apply_choice
+from supernet.pools.storage import load_pools
 from supernet.predictors.loading import load_predictor
 from supernet.predictors.predictor import describe_accuracy
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from supernet.network.elastic_net import Supernet
     from supernet.network.subnet import Subnet
+    from supernet.pools.storage import PoolChoice
     from supernet.spaces.arch import Arch
 
 MOST_IMAGES = 2000
@@ -82,7 +86,12 @@ def build_deployment(
 
     report(0.2, "recalibrate")
     with _one_thread():
-        recalibration = _recalibrate(subnet, arch, bundle, calibration)
+        choice = None if calibration else _choice_of(bundle, arch)
+        recalibration = _recalibrate(subnet, arch, bundle, choice=choice, folder=calibration)
+
+    found = Accuracy(**accuracy) if accuracy else _predict_accuracy(bundle, arch)
+    if found is not None and choice is not None:
+        found = replace(found, evaluated=choice.top1)
 
     report(0.4, "export")
     manifest = write_deployment(
@@ -94,7 +103,7 @@ def build_deployment(
         classes=bundle.manifest.classes,
         bn_recalibration=recalibration,
         supernet=SupernetReference(bundle.manifest.name, bundle.manifest.parts["weights"]["sha256"]),
-        accuracy=Accuracy(**accuracy) if accuracy else _predict_accuracy(bundle, arch),
+        accuracy=found,
         latency_ms=Latency(**latency) if latency else None,
         parity_images=torch.cat(
             [batch for seed in PARITY_SEEDS for batch in noise_batches(normalisation, arch.resolution, seed=seed)]
@@ -122,7 +131,20 @@ def _warm_supernet(bundle_path: str, _sha256: str) -> Supernet:
     return load_supernet(bundle_path)
 
 
-def _recalibrate(subnet: Subnet, arch: Arch, bundle: Bundle, folder: Path | None) -> BnRecalibration:
+def _choice_of(bundle: Bundle, arch: Arch) -> PoolChoice | None:
+    """The arch's pool, where it is the choice of one."""
+    if "pools" not in bundle.manifest.parts:
+        return None
+    pools = load_pools(bundle.pools_path, bundle.space)
+    return next((choice for choice in pools if choice.arch == arch), None)
+
+
+def _recalibrate(
+    subnet: Subnet, arch: Arch, bundle: Bundle, *, choice: PoolChoice | None, folder: Path | None
+) -> BnRecalibration:
+    if choice is not None:
+        apply_choice(subnet, choice)
+        return BnRecalibration("pool", 0)
     if folder is None and "calibration" not in bundle.manifest.parts and bundle.manifest.knows_statistics:
         return BnRecalibration("weights", 0)
     if folder is None:

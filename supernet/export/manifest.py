@@ -86,7 +86,11 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class BnRecalibration:
-    """Where the statistics of batch normalisation come from, and from how many images."""
+    """Where the statistics of batch normalisation come from, and from how many images.
+
+    `images` and `anchors` tell real from synthesised ones; `weights` and `pool` are statistics that came with the
+    bundle, from 0 images here.
+    """
 
     source: str
     images: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from supernet.data.batches import image_batches
 from supernet.evaluation.population import evaluate_arch
@@ -14,8 +15,6 @@ from supernet.pools.storage import PoolChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from torch import nn
 
     from supernet.data.batches import Normalisation
     from supernet.data.images import ImageSet
@@ -87,3 +86,11 @@ def choose_pools(
         )
         report(done, len(filled))
     return choices
+
+
+def apply_choice(subnet: nn.Module, choice: PoolChoice) -> None:
+    """Give the extracted subnet of a choice the BN statistics it was evaluated with, in place."""
+    norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
+    for kind, flat in zip(("running_mean", "running_var"), torch.from_numpy(choice.statistics), strict=True):
+        for norm, part in zip(norms, flat.split([norm.num_features for norm in norms]), strict=True):
+            getattr(norm, kind).copy_(part)

@@ -35,6 +35,7 @@ from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.network.subnet import Subnet
 from supernet.pools.runtime import PoolRuntime
+from supernet.pools.storage import load_pools
 from supernet.predictors.accuracy import AccuracyPredictor
 from supernet.predictors.loading import load_predictor
 from supernet.spaces.arch import Arch
@@ -68,6 +69,7 @@ SPACE = SearchSpace(
     resolutions=(12, 16),
 )
 SEED = 3
+POOLED = SPACE.from_rows(SPACE.sample_rows(np.random.default_rng(8), 2))
 
 
 def draw_images(n: int, seed: int) -> ImageSet:
@@ -104,7 +106,7 @@ def run_dir(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setattr(f"supernet.training.{module}.find_space", lambda _name: SPACE)
         config = TrainConfig(SPACE.name, epochs=3, batch_size=50, learning_rate=0.2, seed=SEED)
         supernet = train(config, splits.train, run_dir)
-    small, large = SPACE.smallest(), SPACE.largest()
+    small, large = POOLED
     build_bundle(
         supernet,
         splits,
@@ -247,7 +249,7 @@ def test_a_pool_of_the_bundle_runs_as_accurately_as_it_was_evaluated(
     runtime.switch(1)
     runtime.switch(index)
     choice = runtime.pools[index]
-    assert (runtime.arch, choice.images) == ((SPACE.smallest(), SPACE.largest())[index], 500)
+    assert (runtime.arch, choice.images) == (POOLED[index], 500)
     assert choice.top1 > 0.5  # four classes
     batches = evaluation_batches(
         splits.validation, normalisation_of(bundle), resolution=runtime.arch.resolution, batch_size=50
@@ -325,6 +327,24 @@ def test_deployments_verify_and_say_what_they_are(deployments: dict[Arch, Path],
         assert manifest["parity"]["top1_agreement"] >= 0.999
         assert manifest["parity"]["max_abs_diff"] <= 1e-4
         assert manifest["latency_ms"] is None
+
+
+def test_a_pools_subnet_is_deployed_as_it_was_evaluated(bundle: Bundle, splits: Splits, tmp_path: Path) -> None:
+    manifest = build_deployment(bundle.path, POOLED[1], tmp_path)
+    assert manifest["bn_recalibration"] == {"source": "pool", "images": 0}
+    choice = load_pools(bundle.pools_path, SPACE)[1]
+    assert manifest["accuracy"]["evaluated"] == choice.top1
+    normalisation = Normalisation(bundle.manifest.mean, bundle.manifest.std)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    name = manifest["model"]["input"]["name"]
+    batches = evaluation_batches(
+        splits.validation, normalisation, resolution=choice.arch.resolution, batch_size=choice.images
+    )
+    hits = sum(
+        int((session.run(None, {name: images.numpy()})[0].argmax(1) == labels.numpy()).sum())
+        for images, labels in batches
+    )
+    assert hits / choice.images == pytest.approx(choice.top1, abs=1 / choice.images)
 
 
 def test_the_predicted_accuracy_is_the_predictors(deployments: dict[Arch, Path], bundle: Bundle) -> None:
