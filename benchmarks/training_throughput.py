@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from reference_differences import FAMILIES, build_supernet, fill_weights, load_reference
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from supernet.ofa.weights import import_weights
 from supernet.spaces.costs import macs
@@ -28,6 +29,7 @@ from supernet.spaces.ofa_dicts import ofa_from_arch
 from supernet.spaces.presets import load_space
 from supernet.training.config import TrainConfig
 from supernet.training.loop import build_optimizer
+from supernet.training.passes import Pass, run_passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,17 +126,17 @@ def reference_step(network: Any, space: SearchSpace, images: Tensor, labels: Ten
 
 
 def our_step(supernet: Supernet, images: Tensor, labels: Tensor) -> Step:
-    """As `supernet.training`: its optimizer, and weights in channels-last order."""
+    """As a step of `supernet.training.loop`: its passes, clipping and optimizer, weights in channels-last order."""
     supernet.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     config = TrainConfig(SPACE, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     optimizer = build_optimizer(supernet, config)
 
     def step(arch: Arch) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(supernet(images, arch), labels)
-        loss.backward()
+        (result,) = run_passes(supernet, [Pass(arch)], images, labels)
+        clip_grad_norm_(supernet.parameters(), config.gradient_clip)
         optimizer.step()
-        return loss.item()
+        return result.loss
 
     return step
 

@@ -75,8 +75,8 @@ def build_bundle(
         splits: The validation images judge the population; training images give BN statistics.
         run_dir: Gets the population as CSV and the synthesised images beside the bundle.
         name: Of the supernet.
-        archs: How many to evaluate for the predictor, largest and smallest included. Of a space of fewer than
-            `LEAST_ARCHS` all are evaluated, and none is predicted.
+        archs: How many to evaluate for the predictor, largest and smallest included; all where there are no more.
+            In a space of fewer than `LEAST_ARCHS` none is predicted.
         seed: Of the population and the anchors.
         training: What the manifest says of the weights' origin.
         pools: Of prioritized subnet sampling; the best subnet of each goes into the bundle with statistics of its own.
@@ -85,7 +85,7 @@ def build_bundle(
         report: Called with the stage, and how many of how many steps or archs of it are done.
 
     Raises:
-        InvalidConfigError: Fewer archs than a predictor needs or more than the space has; nothing is written.
+        InvalidConfigError: Fewer archs than a predictor needs; nothing is written.
     """
     space, out = supernet.space, run_dir / "bundle"
     if archs < LEAST_ARCHS:
@@ -163,7 +163,7 @@ def build_bundle(
         space=space,
         classes=splits.train.classes,
         normalisation=(normalisation.mean, normalisation.std),
-        training={**training, "population": len(population), "validation_images": n_images},
+        training={**training, "population": len(population), "population_images": n_images},
         versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
     )
 
@@ -289,12 +289,9 @@ def anchor_archs(space: SearchSpace, rng: np.random.Generator) -> list[Arch]:
 
 
 def population_archs(space: SearchSpace, rng: np.random.Generator, n_archs: int) -> list[Arch]:
-    """Distinct archs: largest and smallest, then uniform draws; of a tiny space all."""
+    """Distinct archs: largest and smallest, then uniform draws; no more than there are."""
     archs = dict.fromkeys([space.largest(), space.smallest()])
-    if space.size() < LEAST_ARCHS:
-        n_archs = space.size()
-    if space.size() < n_archs:
-        raise InvalidConfigError(f"Space '{space.name}' has only {space.size()} archs, {n_archs} were asked for.")
+    n_archs = min(n_archs, space.size())
     while len(archs) < n_archs:
         archs.update(dict.fromkeys(space.from_rows(space.sample_rows(rng, n_archs))))
     return list(archs)[:n_archs]

@@ -15,6 +15,8 @@ LEAST_POPULATION = 20
 MOST_NAMED = 5
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from supernet.data.splits import Splits
     from supernet.network.elastic_net import Supernet
     from supernet.network.switchable import SwitchableSupernet
@@ -86,23 +88,32 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     settings = load_config(config)
+    if settings.method == "fine_tuning" and initial is None:
+        raise typer.BadParameter("Fine-tuning goes on from the weights of a bundle: name it with --initial.")
+    if table and settings.method != "pss_net":
+        raise typer.BadParameter(f"--table is for the pools of pss_net, the config's method is {settings.method}.")
     space = find_space(settings.space)
     ranks = Ranks.join()
+    dataset_name = dataset or (data.resolve().name if data else "painted")
+    origin: dict[str, Any] = {"dataset": dataset_name}
+    known_classes = None
+    if initial:
+        manifest, known_classes = open_bundle(initial).manifest, open_bundle(initial).manifest.classes
+        if not smoke:  # nobody goes by its accuracies
+            check_same_split(manifest.training, settings, dataset=dataset_name)
+        origin["initial_weights"] = manifest.parts["weights"]["sha256"]
     if smoke:
         settings, population = shrink_config(settings, space, ranks=ranks.count), LEAST_POPULATION
-    dataset_name = dataset or (data.resolve().name if data else "painted")
-    splits = _read_images(data, settings, space, smoke=smoke, skip_broken=skip_broken)
-    classes = len(splits.train.classes)
-    space = space.with_classes(classes)
-    start = load_supernet(initial) if initial else None
-    origin: dict[str, Any] = {}
-    if initial:
-        manifest = open_bundle(initial).manifest
-        check_same_split(manifest.training, settings, dataset=dataset_name)
-        origin = {"initial_weights": manifest.parts["weights"]["sha256"]}
+    splits = _read_images(data, settings, space, smoke=smoke, skip_broken=skip_broken, quiet=not ranks.is_first)
+    classes = splits.train.classes
+    space = space.with_classes(len(classes))
     if teacher:
+        check_same_classes(open_bundle(teacher).manifest.classes, classes)
         origin["teacher"] = open_bundle(teacher).manifest.parts["weights"]["sha256"]
-    method = build_method(settings, space, resources=_costs_of(table or [], space))
+    costs = _costs_of(table or [], space)
+    origin |= {"images": len(splits.train), **({"tables": sorted(costs)} if costs else {})}
+    method = build_method(settings, space, resources=costs)
+    start = load_supernet(initial) if initial else None
     with progress_bar("Training") if ranks.is_first else nullcontext(_say_nothing) as update:
 
         def show(step: StepReport) -> None:
@@ -115,16 +126,18 @@ def train(
             method=method,
             resume=resume,
             initial=start,
-            teacher=teacher_of(load_supernet(teacher), classes=classes) if teacher else None,
+            teacher=teacher_of(load_supernet(teacher)) if teacher else None,
+            origin=origin,
             device=device or ranks.device(),
             report=show,
         )
     if not ranks.is_first:
         return
     supernet.cpu()
-    origin |= {"dataset": dataset_name, "images": len(splits.train), **settings.to_dict(), "space": space.name}
+    origin |= {**settings.to_dict(), "space": space.name}
     if settings.method in METHODS_OF_ONE:
-        _bundle_one(cast("NetAug | FineTuning", method), supernet, splits, out, start=start, training=origin)
+        before = start if known_classes == classes else None
+        _bundle_one(cast("NetAug | FineTuning", method), supernet, splits, out, start=before, training=origin)
     elif isinstance(supernet, SwitchableSupernet):
         _bundle_switches(cast("UsNets", method), supernet, splits, out, training=origin)
     else:
@@ -132,7 +145,7 @@ def train(
 
 
 def _read_images(
-    data: Path | None, settings: TrainConfig, space: SearchSpace, *, smoke: bool, skip_broken: bool
+    data: Path | None, settings: TrainConfig, space: SearchSpace, *, smoke: bool, skip_broken: bool, quiet: bool
 ) -> Splits:
     """What `--data` names, cut down for a smoke run; painted images without it."""
     from supernet.data.splits import load_splits
@@ -140,7 +153,8 @@ def _read_images(
 
     if data is None:
         return paint_splits(settings, space)
-    note(f"Reading {data} …")
+    tell = _say_nothing if quiet else note
+    tell(f"Reading {data} …")
     splits = load_splits(
         data,
         size=max(space.resolutions),
@@ -150,10 +164,10 @@ def _read_images(
     )
     if splits.skipped:
         shown = "; ".join(splits.skipped[:MOST_NAMED])
-        note(f"{len(splits.skipped)} broken images skipped: {shown}{' …' * (len(splits.skipped) > MOST_NAMED)}")
+        tell(f"{len(splits.skipped)} broken images skipped: {shown}{' …' * (len(splits.skipped) > MOST_NAMED)}")
     if smoke:
         splits = shrink_splits(splits, settings)
-    note(
+    tell(
         f"{len(splits.train)} training and {len(splits.validation)} validation images "
         f"of {len(splits.train.classes)} classes."
     )
@@ -205,7 +219,7 @@ def _bundle_one(
     """A bundle of the target of a method that trains one network."""
     from supernet.bundling import build_target_bundle, evaluate_alone, half_subnet
 
-    if start is not None and start.space.classes == supernet.space.classes:
+    if start is not None:
         before = evaluate_alone(half_subnet(start, method.target), splits, seed=training["seed"])
         training = training | {"evaluated_before": {"top1": before.top1, "images": before.total}}
     bundle = build_target_bundle(
@@ -241,7 +255,7 @@ def _bundle_switches(
         note(f"Bundle written to {bundle.path}: top-1 {evaluated['top1']:.2%} on {evaluated['images']} images.")
 
 
-def _say_nothing(_done: int, _total: int, _remark: str) -> None:
+def _say_nothing(*_words: object) -> None:
     """What all processes but the first show."""
 
 
@@ -250,8 +264,22 @@ def _costs_of(tables: list[Path], space: SearchSpace) -> dict[str, AdditiveCost]
     from latency_tables.estimator import LatencyEstimator
     from latency_tables.table import load_table
 
-    loaded = map(load_table, tables)
-    return {table.device.device_id: LatencyEstimator(table, space).cost for table in loaded}
+    loaded = list(map(load_table, tables))
+    costs = {table.device.device_id: LatencyEstimator(table, space).cost for table in loaded}
+    if len(costs) < len(loaded):
+        raise typer.BadParameter(f"Give one --table per device, got several of {sorted(costs)}.")
+    return costs
+
+
+def check_same_classes(found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a teacher that tells other classes apart; raises `InvalidConfigError`."""
+    from supernet.errors import InvalidConfigError
+
+    if tuple(found) != tuple(wanted):
+        raise InvalidConfigError(
+            f"The teacher's classes are {list(found[:3])} …, {len(found)} in all, the images' {list(wanted[:3])} …, "
+            f"{len(wanted)}: choose a bundle that was trained on these."
+        )
 
 
 def check_same_split(earlier: dict[str, Any], settings: TrainConfig, *, dataset: str) -> None:

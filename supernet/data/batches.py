@@ -112,7 +112,10 @@ def evaluation_batches(
 
 def image_batches(images: ImageSet, normalisation: Normalisation, *, resolution: int) -> Iterator[Tensor]:
     """Images alone, in order, for BN statistics. One batch size for all uses: measured variances depend on it."""
-    batches = evaluation_batches(images, normalisation, resolution=resolution, batch_size=STATISTICS_BATCH)
+    # A single image left over would be a batch without a variance on maps of one pixel.
+    left_over = len(images) % STATISTICS_BATCH == 1 and len(images) > 1
+    whole = images.take(np.arange(len(images) - left_over))
+    batches = evaluation_batches(whole, normalisation, resolution=resolution, batch_size=STATISTICS_BATCH)
     return (batch for batch, _ in batches)
 
 

@@ -61,6 +61,12 @@ class SwitchableSupernet(Supernet):
         plain.load_state_dict({name: norms.get(name, own[name]) for name in plain.state_dict()})
         return plain.train(self.training)
 
+    def share_norms(self) -> None:
+        """Start every switch with the normalisations of the plain supernet, in place."""
+        for switch in self.norms:
+            for name, norm in zip(self._names, switch, strict=True):  # type: ignore[call-overload]
+                norm.load_state_dict(self.get_submodule(name).state_dict())
+
     def _norms_of(self, arch: Arch, prefix: str = "") -> dict[str, Tensor]:
         """Parameters and statistics of a switch, by the names of those that the archs would share."""
         alike = replace(arch, resolution=0)

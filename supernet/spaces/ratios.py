@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from supernet.errors import InvalidArchError
@@ -70,18 +71,32 @@ def arch_at_ratios(
     )
 
 
-def least_ratio(space: SearchSpace) -> float:
-    """The smallest width ratio for the whole network, in steps of a thousandth, that gives widths on offer.
+def arch_near_ratios(
+    space: SearchSpace, base: Arch, ratios: float | Sequence[float], *, divisor: int | None = None
+) -> Arch:
+    """An arch with other widths: of those on offer the nearest to shares of the largest ones.
 
-    Raises:
-        InvalidArchError: The space has no elastic widths.
+    Args:
+        space: With elastic widths, listed as sparsely as it likes.
+        base: Gives all but the widths.
+        ratios: One for the whole network, or one for each elastic width in network order.
+        divisor: Shares are rounded to multiples of it before; by default the space's.
+
+    Returns:
+        The canonical arch. Of two widths equally near it has the smaller one.
     """
-    least = 1.0
-    arch_at_ratios(space, least)
-    for thousandth in range(999, 0, -1):
-        try:
-            arch_at_ratios(space, thousandth / 1000)
-        except InvalidArchError:
-            break
-        least = thousandth / 1000
-    return least
+    offered = [slot.choices for slot in space.slots if slot.dimension is Dimension.WIDTH]
+    listed = [ratios] * len(offered) if isinstance(ratios, int | float) else list(ratios)
+    wanted = [
+        make_divisible(choices[-1] * ratio, divisor or space.divisor)
+        for choices, ratio in zip(offered, listed, strict=True)
+    ]
+    widths = [
+        int(min(choices, key=lambda width: abs(width - near))) for choices, near in zip(offered, wanted, strict=True)
+    ]
+    return space.canonicalize(replace(base, widths=tuple(widths)))
+
+
+def least_ratios(space: SearchSpace) -> list[float]:
+    """The smallest share of the largest width that each elastic width may have, in network order."""
+    return [slot.choices[0] / slot.choices[-1] for slot in space.slots if slot.dimension is Dimension.WIDTH]

@@ -13,16 +13,20 @@ from supernet.training.config import TrainConfig
 from supernet.training.teacher import teacher_from
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
 
     from supernet.network.elastic_net import Supernet
+    from supernet.spaces.space import SearchSpace
 
 CHECKPOINT = "checkpoint.safetensors"
 # Settings that say only how long a run is.
 LENGTH_SETTINGS = {"epochs", "level_epochs"}
+# Methods that do in an epoch what they would do in a longer run.
+WITHOUT_PLAN = {"rss", "us_nets", "fine_tuning"}
 
 
 @dataclass
@@ -46,7 +50,9 @@ class RunState:
     epochs_done: int = 0
 
 
-def save_checkpoint(path: Path, state: RunState, config: TrainConfig) -> None:
+def save_checkpoint(
+    path: Path, state: RunState, config: TrainConfig, *, origin: Mapping[str, Any] | None = None
+) -> None:
     """Write weights, momentum, average and teacher with the settings they belong to."""
     supernet = state.supernet
     names: dict[Tensor, str] = {parameter: name for name, parameter in supernet.named_parameters()}
@@ -65,21 +71,31 @@ def save_checkpoint(path: Path, state: RunState, config: TrainConfig) -> None:
         tensors,
         supernet.space,
         config=config.to_dict(),
+        origin=dict(origin or {}),
         epochs_done=state.epochs_done,
         method=state.method or {},
     )
 
 
-def load_checkpoint(path: Path, state: RunState, config: TrainConfig) -> None:
+def epochs_done_of(path: Path, space: SearchSpace) -> int:
+    """How far the run of a checkpoint is; raises as `load_checkpoint` where it is none."""
+    _, metadata = load_tensors(path, space)
+    done = metadata.get("epochs_done")
+    return done if isinstance(done, int) else 1  # `load_checkpoint` says what is wrong with it
+
+
+def load_checkpoint(
+    path: Path, state: RunState, config: TrainConfig, *, origin: Mapping[str, Any] | None = None
+) -> None:
     """Fill a run's state from `save_checkpoint`.
 
     The settings must be the checkpoint's; one it does not know yet counts as left at its default. A run may be made
-    longer or shorter as long as every epoch it took would have had the same learning rates: before the cosine starts,
-    `epochs` and `level_epochs` can still change.
+    longer or shorter as long as every epoch it took would have been the same: before the cosine starts, `epochs` and
+    `level_epochs` can still change, unless the method itself has a plan for the whole run.
 
     Raises:
         InvalidBundleError: The file is broken, no checkpoint, or belongs to another space.
-        InvalidConfigError: It was written with other settings.
+        InvalidConfigError: It was written with other settings, or the run learns from something else.
     """
     supernet = state.supernet
     tensors, metadata = load_tensors(path, supernet.space)
@@ -95,6 +111,7 @@ def load_checkpoint(path: Path, state: RunState, config: TrainConfig) -> None:
             f"'{path}' is no checkpoint of a training run of '{supernet.space.name}'. Train in another folder."
         )
     _check_settings(path, config, settings, epochs_done)
+    _check_origin(path, dict(origin or {}), metadata.get("origin"))
     supernet.load_state_dict(weights)
     state.optimizer.state.clear()
     for name, parameter in supernet.named_parameters():
@@ -119,11 +136,28 @@ def _check_settings(path: Path, config: TrainConfig, settings: dict[str, Any], e
     changed = {key for key, value in config.to_dict().items() if stored.get(key) != value}
     if not changed:
         return
-    if changed <= LENGTH_SETTINGS and _is_on_the_level(config, epochs_done) and _is_on_the_level(stored, epochs_done):
+    if (
+        config.method in WITHOUT_PLAN
+        and changed <= LENGTH_SETTINGS
+        and _is_on_the_level(config, epochs_done)
+        and _is_on_the_level(stored, epochs_done)
+    ):
         return
     raise InvalidConfigError(
         f"'{path}' was trained with other settings of {sorted(changed)}. Resume with its own, "
-        f"or start anew in another folder. Only {sorted(LENGTH_SETTINGS)} may change, and only before the cosine."
+        f"or start anew in another folder. Only {sorted(LENGTH_SETTINGS)} may change, only before the cosine and with "
+        f"the methods {sorted(WITHOUT_PLAN)}."
+    )
+
+
+def _check_origin(path: Path, origin: dict[str, Any], stored: Any) -> None:
+    """Earlier checkpoints do not say what they come from."""
+    if not stored or not origin or stored == origin:
+        return
+    changed = sorted(key for key in {*stored, *origin} if stored.get(key) != origin.get(key))
+    raise InvalidConfigError(
+        f"'{path}' belongs to a run that learnt from { ({key: stored.get(key) for key in changed}) }, this one has "
+        f"{ ({key: origin.get(key) for key in changed}) }. Resume it with the same, or start anew in another folder."
     )
 
 

@@ -27,8 +27,8 @@ class TrainConfig:
         batch_size: Images per optimizer step, over all processes.
         accumulate: Parts of a batch that run one after another in each process, for want of memory.
         learning_rate: Peak of the schedule.
-        warmup_epochs: Epochs of a linear rise to the peak.
-        level_epochs: Epochs at the peak after it; a cosine to 0 fills the rest.
+        warmup_epochs: Epochs of a linear rise to the peak; of several phases each has its share.
+        level_epochs: Epochs at the peak after it, likewise; a cosine to 0 fills the rest.
         momentum: Of SGD with Nesterov's correction.
         weight_decay: On convolution and linear weights only; biases, normalisation and kernel matrices have none.
         label_smoothing: Share of the target spread over all classes.

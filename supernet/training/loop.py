@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from supernet.data.batches import Normalisation, chunks, training_batches
 from supernet.errors import InvalidConfigError, TrainingDivergedError
 from supernet.spaces.presets import find_space
-from supernet.training.checkpoint import CHECKPOINT, RunState, load_checkpoint, save_checkpoint
+from supernet.training.checkpoint import CHECKPOINT, RunState, epochs_done_of, load_checkpoint, save_checkpoint
 from supernet.training.log import EpochReport, RunLog
 from supernet.training.method import Epoch, Teacher
 from supernet.training.methods.registry import build_method
@@ -25,7 +26,7 @@ from supernet.training.schedule import learning_rate_at
 from supernet.training.teacher import teacher_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from supernet.data.images import ImageSet
@@ -57,6 +58,7 @@ def train(
     resume: bool = False,
     initial: Supernet | None = None,
     teacher: nn.Module | None = None,
+    origin: Mapping[str, Any] | None = None,
     device: str = "cpu",
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> Supernet:
@@ -74,6 +76,7 @@ def train(
         resume: Go on from the checkpoint in `out_dir`, if there is one.
         initial: Whose weights to start from. With other classes than the images', all but its classifier are taken.
         teacher: For methods that distil from a given network, in train mode and without gradients.
+        origin: What the run learns from, as JSON values such as names and hashes; a resumed run must have the same.
         device: Of torch.
         report: Called after every step.
 
@@ -88,8 +91,12 @@ def train(
     ranks = Ranks.join()
     method = method or build_method(config, find_space(config.space).with_classes(len(images.classes)))
     plan = _plan(method.phases())
-    if teacher is None and any(epoch.phase.teacher is Teacher.GIVEN for epoch in plan):
-        raise InvalidConfigError(f"'{config.method}' with these settings distils from a teacher, and none was given.")
+    distils = any(epoch.phase.teacher is Teacher.GIVEN for epoch in plan)
+    if distils != (teacher is not None):
+        raise InvalidConfigError(
+            f"'{config.method}' with these settings "
+            + ("distils from a teacher, and none was given." if distils else "has no use for a teacher: leave it out.")
+        )
     steps_per_epoch = _steps_per_epoch(config, len(images), ranks)
     supernet = method.build_supernet(torch.Generator().manual_seed(config.seed))
     if initial is not None:
@@ -103,15 +110,16 @@ def train(
 
     path = out_dir / CHECKPOINT
     out_dir.mkdir(parents=True, exist_ok=True)
-    is_begun = path.exists()
+    # What ended before its first epoch did has nothing to lose.
+    is_begun = path.exists() and epochs_done_of(path, supernet.space) > 0
     ranks.wait()  # until all have looked, before the first one writes
     if is_begun:
         if not resume:
             raise InvalidConfigError(f"'{out_dir}' holds a run already. Resume it or choose another folder.")
-        load_checkpoint(path, state, config)
+        load_checkpoint(path, state, config, origin=origin)
         method.load_state(state.method or {})
     elif ranks.is_first:
-        save_checkpoint(path, state, config)  # what a diverging first epoch goes back to
+        save_checkpoint(path, state, config, origin=origin)  # what a diverging first epoch goes back to
     ranks.wait()
 
     log = RunLog(out_dir, state.epochs_done)
@@ -154,7 +162,12 @@ def train(
             attempt += 1
             if attempt == ATTEMPTS:
                 raise _given_up(error, epoch, out_dir, steps_per_epoch=steps_per_epoch) from error
-            load_checkpoint(path, state, config)
+            warnings.warn(
+                f"{error} The epoch is taken again from its checkpoint, with other draws and half the rate.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            load_checkpoint(path, state, config, origin=origin)
             method.load_state(state.method or {})
             continue
         attempt = 0
@@ -170,7 +183,7 @@ def train(
         )
         if ranks.is_first:
             log.add(line)  # first, since a resumed run drops the lines its checkpoint does not know
-            save_checkpoint(path, state, config)
+            save_checkpoint(path, state, config, origin=origin)
         ranks.wait()
     if state.average is not None:
         supernet.load_state_dict(state.average.module.state_dict())
@@ -270,6 +283,11 @@ def _steps_per_epoch(config: TrainConfig, n_images: int, ranks: Ranks) -> int:
             f"'batch_size' {config.batch_size} must be a multiple of the {ranks.count} processes times 'accumulate' "
             f"{config.accumulate}."
         )
+    if config.batch_size == ranks.count * config.accumulate:
+        raise InvalidConfigError(
+            f"Normalisation needs at least 2 images at a time: 'batch_size' {config.batch_size} gives each of "
+            f"{ranks.count} processes and {config.accumulate} parts one."
+        )
     steps = n_images // config.batch_size
     if steps == 0:
         raise InvalidConfigError(f"'batch_size' {config.batch_size} is larger than the {n_images} training images.")
@@ -277,10 +295,10 @@ def _steps_per_epoch(config: TrainConfig, n_images: int, ranks: Ranks) -> int:
 
 
 def _rate(config: TrainConfig, epoch: Epoch, step: int, *, steps_per_epoch: int) -> float:
-    """Learning rate of a step: each phase has a schedule of its own."""
+    """Learning rate of a step: each phase has a schedule of its own, with its share of the run's warm-up."""
     phase = epoch.phase
-    warmup = min(config.warmup_epochs, phase.epochs)
-    level = min(config.level_epochs, phase.epochs - warmup)
+    share = phase.epochs / epoch.epochs
+    warmup, level = share * config.warmup_epochs, share * config.level_epochs
     return learning_rate_at(
         epoch.in_phase * steps_per_epoch + step,
         steps=phase.epochs * steps_per_epoch,

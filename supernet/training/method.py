@@ -26,7 +26,7 @@ class Teacher(Enum):
     FIRST_PASS = "first pass"
     """Of the same step: in-place distillation."""
     LARGEST = "largest"
-    """The largest network, as the phase before this one left it."""
+    """The largest network, as the phases before left it when it was first asked."""
     GIVEN = "given"
     """The one that `train` is given."""
 

@@ -29,15 +29,14 @@ def shrink_config(config: TrainConfig, space: SearchSpace, *, ranks: int) -> Tra
         warmup_epochs=0.0,
         level_epochs=0.0,
         batch_size=IMAGES_PER_PART * config.accumulate * ranks,
-        validation_images=VALIDATION_IMAGES,
+        validation_images=min(VALIDATION_IMAGES, config.validation_images),
     )
 
 
 def shrink_splits(splits: Splits, config: TrainConfig) -> Splits:
     """As many images as a shrunk config takes."""
-    return Splits(
-        _first(splits.train, STEPS_PER_PHASE * config.batch_size), _first(splits.validation, VALIDATION_IMAGES), None
-    )
+    train, validation = STEPS_PER_PHASE * config.batch_size, config.validation_images
+    return Splits(_first(splits.train, train), _first(splits.validation, validation), None)
 
 
 def paint_splits(config: TrainConfig, space: SearchSpace) -> Splits:
@@ -50,7 +49,7 @@ def paint_splits(config: TrainConfig, space: SearchSpace) -> Splits:
         pixels = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
         return ImageSet(pixels, np.arange(count) % space.classes, names)
 
-    return Splits(paint(STEPS_PER_PHASE * config.batch_size), paint(VALIDATION_IMAGES), None)
+    return Splits(paint(STEPS_PER_PHASE * config.batch_size), paint(config.validation_images), None)
 
 
 def _first(images: ImageSet, count: int) -> ImageSet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supernet.errors import InvalidConfigError
 from supernet.network.extract import extract_subnet
 from supernet.network.subnet import Subnet
 from supernet.spaces.costs import blocks_of
@@ -16,23 +15,9 @@ if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
 
 
-def teacher_of(supernet: Supernet, *, classes: int | None = None) -> Subnet:
-    """A copy of the largest network, ready to teach: in train mode, so that its normalisation follows the images.
-
-    Args:
-        supernet: Trained.
-        classes: That the pupils have; by default the supernet's.
-
-    Raises:
-        InvalidConfigError: The supernet has another number of classes.
-    """
-    space = supernet.space
-    if classes not in (None, space.classes):
-        raise InvalidConfigError(
-            f"The teacher '{space.name}' tells {space.classes} classes apart, the images have {classes}. Choose a "
-            "bundle that was trained on these classes."
-        )
-    largest = extract_subnet(supernet, space.largest())
+def teacher_of(supernet: Supernet) -> Subnet:
+    """A copy of the largest network, ready to teach: in train mode, so that its normalisation follows the images."""
+    largest = extract_subnet(supernet, supernet.space.largest())
     return largest.requires_grad_(requires_grad=False).train()
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from supernet.errors import InvalidArchError, InvalidConfigError
+from supernet.errors import InvalidConfigError
 from supernet.network.elastic_net import Supernet
 from supernet.network.switchable import SwitchableSupernet
-from supernet.spaces.ratios import arch_at_ratios, least_ratio
-from supernet.spaces.space import Dimension
+from supernet.spaces.ratios import arch_near_ratios, least_ratios
+from supernet.training.initial_weights import take_over_supernet
 from supernet.training.method import Epoch, Phase, PlainMethod
 from supernet.training.passes import Pass
 
@@ -65,13 +65,17 @@ class UsNetsSettings:
                 f"'us_nets.width_min' must be from 0 to below 1 and 'us_nets.width_divisor' at least 0, got "
                 f"{self.width_min} and {self.width_divisor}."
             )
-        if self.bn not in ("shared", "switchable") or self.bn_images < 1:
+        if self.bn not in ("shared", "switchable") or self.bn_images < 2:
             raise InvalidConfigError(
-                "'us_nets.bn' must be 'shared' or 'switchable' and 'us_nets.bn_images' at least 1, got "
+                "'us_nets.bn' must be 'shared' or 'switchable' and 'us_nets.bn_images' at least 2, got "
                 f"{self.bn!r} and {self.bn_images}."
             )
         if self.bn == "switchable" and not self.widths:
             raise InvalidConfigError("Switchable normalisation is per width: list the ratios in 'us_nets.widths'.")
+        if self.widths and (self.width_min or self.nonuniform):
+            raise InvalidConfigError(
+                "'us_nets.widths' are all that is trained: leave out 'width_min' and 'nonuniform'."
+            )
         if list(self.widths) != sorted(set(self.widths)) or (self.widths and self.widths[-1] != 1):
             raise InvalidConfigError(f"'us_nets.widths' must ascend to 1 without repeats, got {list(self.widths)}.")
 
@@ -80,7 +84,8 @@ class UsNetsSettings:
 class UsNets(PlainMethod):
     """Each step runs the largest arch, the smallest and random ones between them.
 
-    On spaces with elastic widths one ratio for the whole network is drawn; on others every slot draws on its own.
+    On spaces with elastic widths one ratio for the whole network is drawn, and the widths on offer nearest to it run;
+    all other slots draw on their own.
 
     Source: Yu & Huang 2019 (arXiv 1903.05134), `train.py` of slimmable_networks. Differs: where images may have several
     resolutions one is drawn per step.
@@ -92,22 +97,36 @@ class UsNets(PlainMethod):
 
     def __post_init__(self) -> None:
         """Refuse settings that the space cannot follow."""
-        own = self.settings.width_min or self.settings.width_divisor or self.settings.widths
-        if own and not self._slimmable:
+        settings = self.settings
+        if not self._least:
+            if settings.width_min or settings.width_divisor or settings.widths or settings.nonuniform:
+                raise InvalidConfigError(
+                    f"'{self.space.name}' has no elastic widths: leave out 'us_nets.width_min', "
+                    "'us_nets.width_divisor', 'us_nets.nonuniform' and 'us_nets.widths'."
+                )
+            return
+        least = min(self._least)
+        if settings.width_min and settings.width_min < least:
             raise InvalidConfigError(
-                f"'{self.space.name}' has no elastic widths: leave out 'us_nets.width_min', 'us_nets.width_divisor' "
-                "and 'us_nets.widths'."
+                f"'us_nets.width_min' is a ratio of {settings.width_min}, '{self.space.name}' offers {least:g} to 1."
             )
-        try:
-            _ = self._ends, self.switches
-        except InvalidArchError as error:
-            raise InvalidConfigError(f"'us_nets': {error}") from error
+        if settings.widths and (settings.widths[0] < least or len(set(self.switches)) < len(settings.widths)):
+            raise InvalidConfigError(
+                f"'us_nets.widths' must be ratios from {least:g} to 1 that '{self.space.name}' tells apart, got "
+                f"{list(settings.widths)}: they give the widths {[arch.widths for arch in self.switches]}."
+            )
 
     def build_supernet(self, generator: torch.Generator) -> Supernet:
         """With normalisations per width where they are switchable."""
         if self.settings.bn == "switchable":
             return SwitchableSupernet(self.space, generator, self.switches)
         return Supernet(self.space, generator)
+
+    def take_over(self, supernet: Supernet, initial: Supernet) -> None:
+        """All weights; each width starts with the normalisations that they shared."""
+        take_over_supernet(supernet, initial)
+        if isinstance(supernet, SwitchableSupernet):
+            supernet.share_norms()
 
     def phases(self) -> Sequence[Phase]:
         """One."""
@@ -128,29 +147,29 @@ class UsNets(PlainMethod):
     @cached_property
     def switches(self) -> list[Arch]:
         """The archs of `widths`, from narrow to wide."""
-        return [self._at(ratio) for ratio in self.settings.widths]
+        return [self._at(self.space.largest(), ratio) for ratio in self.settings.widths]
 
     @cached_property
-    def _slimmable(self) -> bool:
-        return any(slot.dimension is Dimension.WIDTH for slot in self.space.slots)
-
-    @cached_property
-    def _least_ratio(self) -> float:
-        return self.settings.width_min or least_ratio(self.space)
+    def _least(self) -> list[float]:
+        """The smallest ratio of each elastic width."""
+        return least_ratios(self.space)
 
     @cached_property
     def _ends(self) -> tuple[Arch, Arch]:
         """The largest and the smallest arch."""
-        smallest = self._at(self.settings.width_min) if self.settings.width_min else self.space.smallest()
+        smallest = self.space.smallest()
+        if self.settings.width_min or self.settings.width_divisor:
+            smallest = self._at(smallest, self.settings.width_min or self._least)
         return self.space.largest(), smallest
 
     def _draw(self, rng: np.random.Generator) -> Arch:
-        if not self._slimmable:
-            return self.space.sample(rng)
-        if self.settings.nonuniform:
-            n_widths = sum(slot.dimension is Dimension.WIDTH for slot in self.space.slots)
-            return self._at(rng.uniform(self._least_ratio, 1, n_widths).tolist())
-        return self._at(float(rng.uniform(self._least_ratio, 1)))
+        arch = self.space.sample(rng)
+        if not self._least:
+            return arch
+        lowest = self.settings.width_min or min(self._least)
+        n_ratios = len(self._least) if self.settings.nonuniform else 1
+        ratios = rng.uniform(lowest, 1, n_ratios).tolist()
+        return self._at(arch, ratios if self.settings.nonuniform else ratios[0])
 
-    def _at(self, ratios: float | list[float]) -> Arch:
-        return arch_at_ratios(self.space, ratios, divisor=self.settings.width_divisor or None)
+    def _at(self, arch: Arch, ratios: float | list[float]) -> Arch:
+        return arch_near_ratios(self.space, arch, ratios, divisor=self.settings.width_divisor or None)

@@ -11,6 +11,7 @@ from supernet.data.batches import (
     Normalisation,
     crop_and_flip,
     evaluation_batches,
+    image_batches,
     resize_batch,
     training_batches,
 )
@@ -137,3 +138,10 @@ def test_an_evaluation_pass_shows_every_image_once_in_order() -> None:
     for x, labels in batches:
         assert x.shape == (len(labels), 3, 6, 6)
         np.testing.assert_allclose(x.mean((1, 2, 3)).numpy() * 255, labels.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(250, [250]), (251, [250]), (252, [250, 2]), (1, [1])])
+def test_no_batch_for_statistics_is_a_single_image_left_over(count: int, sizes: list[int]) -> None:
+    pixels = np.zeros((count, 4, 4, 3), np.uint8)
+    images = ImageSet(pixels, np.zeros(count, np.int64), ("a",))
+    assert [len(batch) for batch in image_batches(images, PLAIN, resolution=4)] == sizes

@@ -80,6 +80,14 @@ def test_archs_without_normalisations_are_refused(supernet: SwitchableSupernet) 
             use()
 
 
+def test_switches_can_start_from_shared_normalisations(supernet: SwitchableSupernet) -> None:
+    with torch.no_grad():
+        supernet.get_submodule("blocks.0.layers.conv.norm").weight.fill_(3)  # type: ignore[operator, union-attr]
+    supernet.share_norms()
+    for arch in (NARROW, WIDE):
+        assert (supernet.at(arch).state_dict()["blocks.0.layers.conv.norm.weight"] == 3).all()
+
+
 def test_weights_and_normalisations_survive_a_file(supernet: SwitchableSupernet) -> None:
     supernet(images(), NARROW)
     again = SwitchableSupernet(SPACE, torch.Generator().manual_seed(5), [NARROW, WIDE])

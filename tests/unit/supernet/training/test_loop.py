@@ -96,6 +96,41 @@ def test_a_run_starts_from_the_weights_it_is_given(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_that_never_finished_an_epoch_may_be_begun_anew(
+    config: TrainConfig, images: ImageSet, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(config, images, tmp_path, report=interrupt_after(1))
+    train(replace(config, learning_rate=0.05), images, tmp_path)
+    assert len(log_of(tmp_path)) == 3
+
+
+def test_a_resumed_run_learns_from_what_it_learnt_from(config: TrainConfig, images: ImageSet, tmp_path: Path) -> None:
+    train(config, images, tmp_path, origin={"dataset": "a", "teacher": "b"})
+    train(config, images, tmp_path, origin={"dataset": "a", "teacher": "b"}, resume=True)
+    with pytest.raises(InvalidConfigError, match=r"learnt from \{'teacher': 'b'\}, this one has \{'teacher': None\}"):
+        train(config, images, tmp_path, origin={"dataset": "a"}, resume=True)
+
+
+def test_only_methods_without_a_plan_for_the_run_change_its_length(
+    config: TrainConfig, images: ImageSet, tmp_path: Path
+) -> None:
+    settings = PssNetSettings(bins=4, pool_size=2, prior_archs=200)
+    config = replace(config, method="pss_net", settings=settings, level_epochs=2.0)
+    with pytest.raises(InterruptedRunError):
+        train(config, images, tmp_path, report=interrupt_after(7))
+    with pytest.raises(InvalidConfigError, match=r"other settings of \['epochs'\]"):
+        train(replace(config, epochs=9), images, tmp_path, resume=True)
+
+
+def test_one_image_at_a_time_is_refused_before_anything_is_written(
+    config: TrainConfig, images: ImageSet, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidConfigError, match="at least 2 images at a time"):
+        train(replace(config, batch_size=4, accumulate=4), images, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_of_other_classes_are_taken_but_for_the_classifier(
     config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path
 ) -> None:
@@ -137,10 +172,11 @@ def test_what_distils_needs_a_teacher_and_learns_from_it(
     assert not (tmp_path / "none").exists()
     supernet = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(9))
     taught = train(config, images, tmp_path / "taught", teacher=teacher_of(supernet)).state_dict()
-    plain = train(replace(config, settings=replace(settings, distil=0.0)), images, tmp_path / "plain").state_dict()
+    config_without = replace(config, settings=replace(settings, distil=0.0))
+    plain = train(config_without, images, tmp_path / "plain").state_dict()
     assert not all(torch.equal(taught[name], tensor) for name, tensor in plain.items())
-    with pytest.raises(InvalidConfigError, match="tells 10 classes apart, the images have 2"):
-        teacher_of(Supernet(tiny_space, torch.Generator()), classes=2)
+    with pytest.raises(InvalidConfigError, match="has no use for a teacher"):
+        train(config_without, images, tmp_path / "useless", teacher=teacher_of(supernet))
 
 
 # ---------------------------------------------------------------------- resume
@@ -314,7 +350,9 @@ def test_an_epoch_that_diverges_once_is_taken_again_from_its_checkpoint(
 ) -> None:
     plain = train(config, images, tmp_path / "plain")
     poison(monkeypatch, 12)
-    trained = train(config, images, tmp_path / "run")
+    with pytest.warns(RuntimeWarning, match="taken again from its checkpoint") as told:
+        trained = train(config, images, tmp_path / "run")
+    assert len(told) == 1
     lines, expected = log_of(tmp_path / "run"), log_of(tmp_path / "plain")
     assert [line["epoch"] for line in lines] == ["1", "2", "3"]
     assert [line["loss"] for line in lines[:2]] == [line["loss"] for line in expected[:2]]
@@ -329,7 +367,10 @@ def test_a_run_that_diverges_again_and_again_stops_and_leaves_the_last_checkpoin
     config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, *range(12, 1000))
-    with pytest.raises(TrainingDivergedError, match=r"in 3 attempts .* checkpoint of epoch 2 stands") as caught:
+    with (
+        pytest.warns(RuntimeWarning, match="taken again"),
+        pytest.raises(TrainingDivergedError, match=r"in 3 attempts .* checkpoint of epoch 2 stands") as caught,
+    ):
         train(config, images, tmp_path)
     assert caught.value.step == 10  # the first of the third epoch, in the last attempt
     assert np.isnan(caught.value.loss)
@@ -343,7 +384,7 @@ def test_a_first_epoch_that_diverges_goes_back_to_the_first_weights(
     config: TrainConfig, tiny_space: SearchSpace, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, *range(2, 1000))
-    with pytest.raises(TrainingDivergedError):
+    with pytest.warns(RuntimeWarning, match="taken again"), pytest.raises(TrainingDivergedError):
         train(config, images, tmp_path)
     tensors, metadata = checkpoint_of(tmp_path, tiny_space)
     first = Supernet(tiny_space.with_classes(2), torch.Generator().manual_seed(config.seed)).state_dict()
@@ -364,7 +405,7 @@ def test_gradients_that_are_not_finite_never_reach_the_weights(
         return plain(parameters, max_norm)
 
     monkeypatch.setattr("supernet.training.loop.nn.utils.clip_grad_norm_", clip)
-    with pytest.raises(TrainingDivergedError):
+    with pytest.warns(RuntimeWarning, match="taken again"), pytest.raises(TrainingDivergedError):
         train(config, images, tmp_path)
     tensors, metadata = checkpoint_of(tmp_path, tiny_space)
     assert metadata["epochs_done"] == 1

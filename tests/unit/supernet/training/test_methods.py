@@ -198,6 +198,36 @@ def test_lower_bound_and_divisor_of_the_widths_are_kept() -> None:
                 assert width >= 0.5 * largest
 
 
+def test_widths_that_are_listed_sparsely_are_all_trained() -> None:
+    sparse = replace(
+        US, stages=tuple(replace(stage, widths=stage.widths[:: max(1, len(stage.widths) // 3)]) for stage in US.stages)
+    )
+    method = UsNets(sparse, 10, UsNetsSettings(subnets_per_step=3))
+    widths = {passes[2].arch.widths for passes in steps(method, 200)}
+    assert len(widths) >= 4
+    assert {width for found in widths for width in found} == {
+        width for slot in sparse.slots if slot.dimension is Dimension.WIDTH for width in slot.choices
+    }
+
+
+def test_other_dimensions_draw_on_their_own_beside_widths() -> None:
+    space = load_space("ofa_resnet50")
+    drawn = [passes[2].arch for passes in steps(UsNets(space, 10), 40)]
+    assert len({arch.depths for arch in drawn}) > 5
+    assert len({arch.expand_ratios for arch in drawn}) > 5
+    assert len({arch.widths for arch in drawn}) > 2
+
+
+def test_widths_that_are_no_switches_are_refused() -> None:
+    for settings in (UsNetsSettings(widths=(0.25, 0.2501, 1.0)), UsNetsSettings(widths=(0.1, 1.0))):
+        with pytest.raises(
+            InvalidConfigError, match=r"must be ratios from 0\.25 to 1 that 'us_mobilenet_v1' tells apart"
+        ):
+            UsNets(US, 10, settings)
+    with pytest.raises(InvalidConfigError, match="leave out 'width_min'"):
+        UsNetsSettings(widths=(0.5, 1.0), width_min=0.5)
+
+
 def test_switches_are_all_trained_in_every_step_from_wide_to_narrow() -> None:
     method = UsNets(US, 10, UsNetsSettings(widths=(0.25, 0.5, 0.75, 1.0), distil=False))
     (passes,) = steps(method, 1)
@@ -227,6 +257,7 @@ def test_the_sandwich_serves_spaces_without_elastic_widths() -> None:
         UsNetsSettings(width_min=0.5),
         UsNetsSettings(widths=(0.5, 1.0)),
         UsNetsSettings(width_divisor=16),
+        UsNetsSettings(nonuniform=True),
     ):
         with pytest.raises(InvalidConfigError, match="has no elastic widths"):
             UsNets(CIFAR, 10, settings)
