@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import obstore
@@ -143,11 +144,18 @@ class ArtifactStore:
         """
         return b"".join(self.stream(key))
 
-    def list_keys(self, prefix: str) -> list[str]:
-        """Keys below a prefix (a folder, not the beginning of a name), in order; empty where there are none."""
+    def list_keys(self, prefix: str, *, older_than_s: float = 0.0) -> list[str]:
+        """Keys below a prefix (a folder, not the beginning of a name), in order; empty where there are none.
+
+        Args:
+            prefix: The folder.
+            older_than_s: Only of artefacts that were stored so many seconds ago or earlier.
+        """
         _validate_key(prefix)
+        newest = datetime.now(UTC) - timedelta(seconds=older_than_s) if older_than_s else None
         with _reading(prefix):
-            return sorted(meta["path"] for page in obstore.list(self._store, prefix) for meta in page)
+            found = [meta for page in obstore.list(self._store, prefix) for meta in page]
+        return sorted(meta["path"] for meta in found if newest is None or meta["last_modified"] <= newest)
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete everything below a prefix; nothing happens where there is nothing."""

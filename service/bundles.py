@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from service.artifacts import ArtifactStore
 
 ARTIFACT = "artifact:"
-_URI = re.compile(rf"{ARTIFACT}bundles/([0-9a-f]{{64}})")
+_BUNDLES = "bundles"
+_URI = re.compile(rf"{ARTIFACT}{_BUNDLES}/([0-9a-f]{{64}})")
 _PARTIAL = ".partial-"
 # Nothing takes that long to arrive: whoever began it was killed.
 _ABANDONED_S = 24 * 3600.0
@@ -44,7 +45,7 @@ class BundleStore:
 
     def __init__(self, artifacts: ArtifactStore, data_dir: Path) -> None:
         self.artifacts = artifacts
-        self._folder = data_dir / "bundles"
+        self._folder = data_dir / _BUNDLES
 
     def save(self, bundle: Bundle) -> str:
         """Bring an opened bundle's files into the artefact store; those it has already stay.
@@ -86,14 +87,25 @@ class BundleStore:
             return self.adopt(self._fetch(uri, partial))
 
     def adopt(self, bundle: Bundle) -> Bundle:
-        """Keep a bundle that was opened in a workspace, so that it need not be fetched."""
+        """Keep a bundle that was opened elsewhere in the data folder, so that it need not be fetched."""
         folder = self._folder / bundle.sha256
+        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             bundle.path.replace(folder)
         except OSError:
             if not folder.is_dir():
                 raise  # else somebody was faster, and theirs was checked as well
         return Bundle(folder, bundle.manifest)
+
+    def list_older(self, seconds: float) -> list[str]:
+        """URIs of the bundles with files that the artefact store has had for so long.
+
+        Raises:
+            StorageError: The store cannot be read.
+        """
+        keys = self.artifacts.list_keys(_BUNDLES, older_than_s=seconds)
+        uris = {f"{ARTIFACT}{key.rpartition('/')[0]}" for key in keys}
+        return sorted(uri for uri in uris if _URI.fullmatch(uri))
 
     def delete(self, uri: str) -> None:
         """Delete a bundle's files here and in the artefact store.
@@ -159,7 +171,7 @@ def uri_of(bundle: Bundle) -> str:
 
 
 def _key_of(sha256: str) -> str:
-    return f"bundles/{sha256}"
+    return f"{_BUNDLES}/{sha256}"
 
 
 def _sha256_of(uri: str) -> str:

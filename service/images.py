@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from service.errors import ConflictError, InvalidRequestError, NotFoundError, StorageError
+from service.names import RULE, is_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MOST_SHOWN = 20
 
 
@@ -33,25 +32,25 @@ def find_images(images_dir: Path | None, name: str) -> Path:
             "and start the service again.",
             code="no_images_dir",
         )
-    if not _NAME.fullmatch(name):
-        raise InvalidRequestError(
-            f"The name of a folder of images has 1 to 64 letters, digits, '.', '_' or '-' and begins with a letter or "
-            f"digit; got {name[:80]!a}."
-        )
+    if not is_name(name):
+        raise InvalidRequestError(f"The name of a folder of images has {RULE}; got {name[:80]!a}.")
     try:
         root = images_dir.resolve(strict=True)
-        known = {
-            entry.name: place
-            for entry in root.iterdir()
-            if _NAME.fullmatch(entry.name) and (place := entry.resolve()).parent == root and place.is_dir()
-        }
-    except OSError as error:
-        raise StorageError(
-            f"The folder of images cannot be read: {error.strerror or error}. Check TAILOR_IMAGES_DIR."
-        ) from error
-    if name not in known:
-        shown = ", ".join(sorted(known)[:_MOST_SHOWN]) or "none"
-        raise NotFoundError(
-            f"No folder {name!r} below the one of TAILOR_IMAGES_DIR. There are: {shown}.", code="unknown_images"
-        )
-    return known[name]
+        if found := _find_below(root, name):
+            return found
+        known = sorted(entry.name for entry in root.iterdir() if is_name(entry.name) and _find_below(root, entry.name))
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "it is a loop of links"
+        raise StorageError(f"The folder of images cannot be read: {reason}. Check TAILOR_IMAGES_DIR.") from error
+    shown = ", ".join(known[:_MOST_SHOWN]) or "none"
+    raise NotFoundError(
+        f"No folder {name!r} below the one of TAILOR_IMAGES_DIR. There are: {shown}.", code="unknown_images"
+    )
+
+
+def _find_below(root: Path, name: str) -> Path | None:
+    try:
+        place = (root / name).resolve(strict=True)
+        return place if place.parent == root and place.is_dir() else None
+    except (OSError, RuntimeError):  # a broken link, or one that leads to itself, which Python 3.13 calls an OSError
+        return None

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     images_dir: Path | None = Field(
         default=None, description="Folder below which populations find their images; none are evaluated without."
     )
+    max_image_bytes: int = Field(
+        default=2 * 2**30, gt=0, description="Most that the images of a population may take in memory, decoded."
+    )
     max_body_bytes: int = Field(default=64 * 2**20, gt=0, description="Largest request body.")
     max_bundle_bytes: int = Field(
         default=2**30, gt=0, description="Largest supernet bundle, as it is sent and as it unpacks."

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.deps import ReadSession, ServicesDep
 from service.api.downloads import FILE_HEADERS, Artifact, send_artifact
+from service.api.jobs import ACCEPTED
 from service.api.paging import PageDep, page_body
 from service.api.problems import BODY_PROBLEMS, problems
 from service.api.schemas.base import ArchModel
@@ -69,7 +70,7 @@ def show_deployment(deployment: Deployment, job: Job) -> DeploymentModel:
     "",
     status_code=202,
     summary="Deploy a subnet as ONNX",
-    responses=problems(*BODY_PROBLEMS, 404, 409),
+    responses={**ACCEPTED, **problems(*BODY_PROBLEMS, 404, 409)},
 )
 def post_deployment(services: ServicesDep, request: DeploymentRequest, response: Response) -> DeploymentModel:
     """Cut the subnet out, recalibrate it, export and verify it: a job. `Location` is where its result will be.

@@ -23,6 +23,10 @@ from service.usecases.jobs import cancel_job, get_job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictJsonRoute)
 
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"headers": {"Location": {"description": "Where to follow it.", "schema": {"type": "string"}}}}
+}
+"""`responses` of routes that enqueue a job."""
 POLL_S = 0.25
 # A comment now and then, so that proxies keep the connection and a closed one is noticed.
 _KEEP_ALIVE_S = 15.0

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.deps import ReadSession, ServicesDep, WriteSession
 from service.api.downloads import FILE_HEADERS, Artifact, send_artifact
-from service.api.jobs import show_job
+from service.api.jobs import ACCEPTED, show_job
 from service.api.paging import PageDep, page_body
 from service.api.problems import BODY_PROBLEMS, problems
 from service.api.schemas.jobs import JobError, JobModel, JobSummary
@@ -58,7 +58,7 @@ def _path_of(population: Population) -> str:
     "/population",
     status_code=202,
     summary="Evaluate a population",
-    responses=problems(*BODY_PROBLEMS, 404, 409),
+    responses={**ACCEPTED, **problems(*BODY_PROBLEMS, 404, 409)},
 )
 def post_population(
     services: ServicesDep, supernet_id: str, request: PopulationRequest, response: Response
@@ -125,7 +125,7 @@ def read_population(session: ReadSession, supernet_id: str, population_id: str) 
     "/predictor",
     status_code=202,
     summary="Fit a predictor",
-    responses=problems(*BODY_PROBLEMS, 404, 409),
+    responses={**ACCEPTED, **problems(*BODY_PROBLEMS, 404, 409)},
 )
 def post_predictor(
     session: WriteSession,
@@ -141,6 +141,13 @@ def post_predictor(
     `no_population` where none was evaluated, `stale_population` or `mixed_populations` where they do not fit.
     """
     request = request or PredictorRequest.model_validate({})
-    job = create_predictor(session, services.queue, supernet_id, populations=request.populations, target_id=request.id)
+    job = create_predictor(
+        session,
+        services.queue,
+        services.artifacts,
+        supernet_id=supernet_id,
+        populations=request.populations,
+        target_id=request.id,
+    )
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return show_job(job)

@@ -93,7 +93,7 @@ def train(
     if table and settings.method != "pss_net":
         raise typer.BadParameter(f"--table is for the pools of pss_net, the config's method is {settings.method}.")
     space = find_space(settings.space)
-    ranks = Ranks.join()
+    ranks = Ranks.join(device)
     dataset_name = dataset or (data.resolve().name if data else "painted")
     origin: dict[str, Any] = {"dataset": dataset_name}
     known_classes = None
@@ -131,6 +131,7 @@ def train(
             device=device or ranks.device(),
             report=show,
         )
+    ranks.leave()  # all at once: the first one bundles alone
     if not ranks.is_first:
         return
     supernet.cpu()

@@ -76,9 +76,10 @@ def insert(session: Session, row: Base) -> None:
 # ---------------------------------------------------------------------------- supernets
 
 
-def find_supernet(session: Session, supernet_id: str) -> Supernet | None:
-    """One supernet, or None."""
-    return session.get(Supernet, supernet_id)
+def find_supernet(session: Session, supernet_id: str, *, lock: bool = False) -> Supernet | None:
+    """One supernet, or None; locked, nobody else can change or delete it until the transaction ends."""
+    # SQLite has no such lock: its writing transactions are alone anyway.
+    return session.get(Supernet, supernet_id, with_for_update={"read": True} if lock else None)
 
 
 def find_default_supernet(session: Session) -> Supernet | None:
@@ -305,14 +306,24 @@ def list_jobs(session: Session, page: PageRequest) -> Page[Job]:
 
 
 def list_deployment_states(
-    session: Session, supernet_id: str, *, arch_ids: Sequence[str]
+    session: Session, supernet_id: str, *, arch_ids: Sequence[str], limit: int
 ) -> dict[str, list[tuple[str, str]]]:
-    """By arch: id and state of each deployment of it made from a supernet, newest first; archs without are absent."""
+    """By arch: id and state of the newest deployments of it made from a supernet; archs without are absent."""
+    newest_first = (Deployment.created_at.desc(), Deployment.deployment_id.desc())
+    ranked = (
+        select(
+            Deployment.deployment_id,
+            func.row_number().over(partition_by=Deployment.arch_id, order_by=newest_first).label("place"),
+        )
+        .where(Deployment.supernet_id == supernet_id, Deployment.arch_id.in_(arch_ids))
+        .subquery()
+    )
     query = (
         select(Deployment.arch_id, Deployment.deployment_id, Job.state)
+        .join(ranked, Deployment.deployment_id == ranked.c.deployment_id)
         .join(Job, Deployment.job_id == Job.job_id)
-        .where(Deployment.supernet_id == supernet_id, Deployment.arch_id.in_(arch_ids))
-        .order_by(Deployment.created_at.desc(), Deployment.deployment_id.desc())
+        .where(ranked.c.place <= limit)
+        .order_by(*newest_first)
     )
     found: dict[str, list[tuple[str, str]]] = {}
     for arch_id, deployment_id, state in session.execute(query):

@@ -96,10 +96,21 @@ class PopulationPayload(BaseModel):
     supernet_id: str
     bundle_uri: str
     """As in `ExportPayload`."""
+    bundle_sha256: str
+    """Of the bundle the order means: what comes with the package changes with an update."""
     images: str
-    """Name of a folder of images; what the child gets has its path."""
+    """Name of a folder of images."""
     archs: int
     seed: int
+
+
+class PopulationOrder(PopulationPayload):
+    """What the child gets: `images` is a path here."""
+
+    max_image_bytes: int
+    """Of all images together, decoded."""
+    file: str
+    """CSV that outlives the attempt: the next one goes on with it."""
 
 
 class PredictorPayload(BaseModel):
@@ -110,8 +121,10 @@ class PredictorPayload(BaseModel):
     supernet_id: str
     bundle_uri: str
     """As in `ExportPayload`."""
-    populations: list[str]
-    """Keys of CSVs in the artefact store; what the child gets has paths."""
+    bundle_sha256: str
+    """As in `PopulationPayload`."""
+    populations: dict[str, str]
+    """By id: keys of CSVs in the artefact store; what the child gets has paths."""
     target_id: str
     """Supernet that gets the bundle with the new predictor: the same one, or a new one."""
 

@@ -7,30 +7,33 @@ and everything that is written is written only while the row still holds it.
 from __future__ import annotations
 
 import logging
+import os.path
 import shutil
 import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from service.artifacts import ArtifactStore
 from service.bundles import BundleStore
-from service.db import job_repository
+from service.db import job_repository, repositories
 from service.db.engine import DatabaseError, build_engine, is_outage, reason_of, session_factory, session_scope
 from service.db.job_repository import Signal
 from service.db.migrate import upgrade
 from service.errors import ConflictError, ServiceError, StorageError, full_disk_error, status_and_code
 from service.jobs.folder_lock import folder_lock
-from service.jobs.handlers.registry import HANDLERS, Attempt, Stores
+from service.jobs.handlers.registry import HANDLERS, Attempt, Stores, unfinished_folder
 from service.jobs.queue import JobQueue
-from service.jobs.states import LANES, JobKind, JobState, Lane
+from service.jobs.states import FINISHED, LANES, JobKind, JobState, Lane
 from service.jobs.warm_child import OutcomeKind, WarmChild
 from service.logs import configure_logging, log_fields
 from service.settings import Settings
+from service.usecases.registration import delete_abandoned_bundles, delete_unused_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -44,7 +47,7 @@ LOST_JOBS_S = 10.0
 PROGRESS_S = 0.5
 """Seconds between two writes of the progress within one stage."""
 STORE_PAUSE_S = 2.0
-"""Seconds before the next attempt after the artefact store failed."""
+"""Seconds before the next attempt after the database or a store failed."""
 LONG_NICENESS = 10
 """How far the child of the long lane stands back behind exports, searches and the API."""
 _STOP_S = 10.0
@@ -81,6 +84,7 @@ def run_worker(
         try:
             for worker in workers.values():
                 worker.rest()
+            workers[Lane.LONG].sweep()
             queue.reenqueue_lost()
             queue.start({lane: worker.execute for lane, worker in workers.items()})
             _log.info("worker ready")
@@ -125,10 +129,12 @@ class Worker:
         stop: threading.Event,
         handlers: Mapping[JobKind, Handler],
     ) -> None:
+        # Whole paths, so that `_hide_folders` knows them in messages.
+        settings = settings.model_copy(update={"data_dir": settings.data_dir.resolve()})
         self._settings = settings
         self._factory = session_factory(engine)
         artifacts = ArtifactStore(settings.effective_artifacts_url)
-        self._stores = Stores(self._factory, artifacts, BundleStore(artifacts, settings.data_dir), settings.images_dir)
+        self._stores = Stores(self._factory, artifacts, BundleStore(artifacts, settings.data_dir), settings)
         self._lane = lane
         self._stop = stop
         self._handlers = handlers
@@ -143,6 +149,11 @@ class Worker:
         else:
             self._child.end()
 
+    def sweep(self) -> None:
+        """Delete the bundles that killed workers left in the artefact store."""
+        with _only_logged():
+            delete_abandoned_bundles(self._factory, self._stores.bundles)
+
     def execute(self, job_id: str) -> None:
         """Bring a job to its end: attempt after attempt while the child crashes, up to the limit of the settings.
 
@@ -155,10 +166,13 @@ class Worker:
                 try:
                     with session_scope(self._factory) as session:
                         job = job_repository.begin_attempt(
-                            session, job_id, max_attempts=self._settings.max_attempts, interruption=interruption
+                            session,
+                            job_id,
+                            max_attempts=self._settings.max_attempts,
+                            interruption=self._hide_folders(interruption),
                         )
                     if job is None:
-                        return
+                        break
                     with log_fields(attempt=job.attempt):
                         interruption = self._attempt(job)
                 except DatabaseError as error:
@@ -169,6 +183,7 @@ class Worker:
                     self._stop.wait(STORE_PAUSE_S)
                 if not interruption:
                     break
+            self._release(job_id)
             # Warm again before the next job, not with it.
             if not self._stop.is_set():
                 self.rest()
@@ -188,14 +203,12 @@ class Worker:
         try:
             handler = self._handlers[JobKind(job.kind)]
             attempt.folder.mkdir(parents=True)
-            for earlier in range(1, job.attempt):
-                self._stores.artifacts.delete_prefix(f"{handler.prefix(job)}/{earlier}")
             return self._record(attempt, handler, self._ask_child(attempt, handler))
         except DatabaseError:
             raise
         except StorageError as error:
             # Away for a moment, perhaps: the next attempt also deletes what this one left.
-            _log.exception("the artefact store failed")
+            _log.exception("files cannot be read or written")
             self._stop.wait(STORE_PAUSE_S)
             return str(error)
         except Exception as raised:  # noqa: BLE001 - the boundary of the job: every error becomes its outcome
@@ -248,19 +261,42 @@ class Worker:
         return ""
 
     def _publish(self, attempt: Attempt, handler: Handler, result: dict[str, Any]) -> None:
-        job, stored = attempt.job, handler.store(attempt, result)
+        job, stored, replaced = attempt.job, handler.store(attempt, result), None
         try:
             with session_scope(self._factory) as session:
                 state = job_repository.finish_attempt(session, job.job_id, job.attempt, state=JobState.SUCCEEDED)
                 if state is JobState.SUCCEEDED:
-                    handler.record(session, attempt, stored)
+                    replaced = handler.record(session, attempt, stored)
         except ConflictError:
-            handler.tidy(attempt, stored, recorded=False)
+            with _only_logged():
+                handler.discard(attempt, stored)
             raise
         _log.info("attempt ended", extra={"state": state or "superseded"})
-        handler.tidy(attempt, stored, recorded=state is JobState.SUCCEEDED)
+        with _only_logged():
+            if state is not JobState.SUCCEEDED:
+                handler.discard(attempt, stored)
+            elif replaced is not None:
+                delete_unused_bundle(self._factory, self._stores.bundles, replaced)
+
+    def _release(self, job_id: str) -> None:
+        """Delete what a finished job alone needed: the folder its attempts share, and maybe its bundle."""
+        with _only_logged():
+            with session_scope(self._factory, write=False) as session:
+                job = repositories.find_job(session, job_id)
+            if job is not None and job.state in FINISHED:
+                shutil.rmtree(unfinished_folder(self._settings, job_id), ignore_errors=True)
+                delete_unused_bundle(self._factory, self._stores.bundles, str(job.payload["bundle_uri"]))
+
+    def _hide_folders(self, message: str) -> str:
+        """Where the server keeps its files is nobody's business."""
+        if self._settings.images_dir is not None:
+            # `Path.resolve` raises for a loop of links, which may be what the message is about.
+            message = message.replace(os.path.realpath(self._settings.images_dir), "$TAILOR_IMAGES_DIR")
+        return message.replace(str(self._settings.data_dir), "$TAILOR_DATA_DIR")
 
     def _finish(self, job: Job, state: JobState, *, error: dict[str, Any] | None = None) -> None:
+        if error is not None:
+            error = {**error, "message": self._hide_folders(error["message"])}
         with session_scope(self._factory) as session:
             found = job_repository.finish_attempt(session, job.job_id, job.attempt, state=state, error=error)
         _log.info("attempt ended", extra={"state": found or "superseded", "error": error})
@@ -300,6 +336,15 @@ class _ProgressWriter:
         if stage != self._stage or now >= self._next:
             self._stage, self._next = stage, now + PROGRESS_S
             self._worker.report_progress(self._job, share, stage)
+
+
+@contextmanager
+def _only_logged() -> Iterator[None]:
+    """What cannot be deleted now changes nothing of how the job ended; the sweep of a later start finds it."""
+    try:
+        yield
+    except (ServiceError, DatabaseError):
+        _log.exception("what nobody needs any more could not be deleted")
 
 
 def _carry_on(error: Exception) -> None:

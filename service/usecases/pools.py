@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from supernet.bundle import Bundle
 
 
+MOST_DEPLOYMENTS = 20
+"""Shown per pool."""
+
+
 def describe_pools(bundle: Bundle) -> list[dict[str, Any]]:
     """What a supernet's row keeps of each pool of its bundle; empty where it has none.
 
@@ -40,15 +44,17 @@ def describe_pools(bundle: Bundle) -> list[dict[str, Any]]:
 
 
 def list_pools(session: Session, supernet_id: str) -> list[dict[str, Any]]:
-    """The pools of a supernet, each with the deployments of its arch, newest first.
+    """The pools of a supernet by resource and from the smallest, each with the newest deployments of its arch.
 
     Raises:
         NotFoundError: `unknown_supernet`.
     """
     # Rows of earlier versions do not say it; their bundles had none.
     pools = get_supernet(session, supernet_id).manifest.get("pools", [])
+    if not pools:
+        return []
     deployments = repositories.list_deployment_states(
-        session, supernet_id, arch_ids=[pool["arch_id"] for pool in pools]
+        session, supernet_id, arch_ids=[pool["arch_id"] for pool in pools], limit=MOST_DEPLOYMENTS
     )
     return [
         pool
@@ -57,5 +63,5 @@ def list_pools(session: Session, supernet_id: str) -> list[dict[str, Any]]:
                 {"id": deployment_id, "state": state} for deployment_id, state in deployments.get(pool["arch_id"], [])
             ]
         }
-        for pool in pools
+        for pool in sorted(pools, key=lambda pool: (pool["resource"], pool["low"]))
     ]

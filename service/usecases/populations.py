@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import TYPE_CHECKING
 
 from service.bundles import uri_of
@@ -12,8 +14,9 @@ from service.images import find_images
 from service.jobs.states import JobKind, PopulationPayload, PredictorPayload
 from service.usecases.jobs import unfinished_error
 from service.usecases.registration import is_shipped, validate_supernet_id
-from service.usecases.supernets import get_supernet, validate_current
+from service.usecases.supernets import get_space, get_supernet, validate_current
 from supernet.predictors.accuracy import LEAST_ARCHS
+from supernet.spaces.arch_csv import arch_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +25,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from service.artifacts import ArtifactStore
     from service.bundles import BundleStore
     from service.db.models import Job
     from service.jobs.queue import JobQueue
     from service.usecases.catalog import LoadedSupernet
     from supernet.bundle import Bundle
+    from supernet.spaces.space import SearchSpace
 
 
 def create_population(
@@ -65,7 +70,12 @@ def create_population(
         )
     validate_current(session, supernet.supernet_id, bundle_uri=supernet.bundle_uri)
     payload = PopulationPayload(
-        supernet_id=supernet.supernet_id, bundle_uri=supernet.bundle_uri, images=images, archs=archs, seed=seed
+        supernet_id=supernet.supernet_id,
+        bundle_uri=supernet.bundle_uri,
+        bundle_sha256=supernet.bundle.sha256,
+        images=images,
+        archs=archs,
+        seed=seed,
     )
     job = queue.enqueue(session, JobKind.EVALUATE_POPULATION, payload)
     population = Population(
@@ -114,13 +124,20 @@ def get_csv(session: Session, supernet_id: str, population_id: str) -> tuple[str
 
 
 def create_predictor(
-    session: Session, queue: JobQueue, supernet_id: str, *, populations: Sequence[str], target_id: str | None
+    session: Session,
+    queue: JobQueue,
+    artifacts: ArtifactStore,
+    *,
+    supernet_id: str,
+    populations: Sequence[str],
+    target_id: str | None,
 ) -> Job:
     """Enqueue a job that fits a predictor on populations of a supernet.
 
     Args:
         session: A writing transaction.
         queue: Gets the job.
+        artifacts: Has the populations.
         supernet_id: Whose predictor it is.
         populations: Their ids; the newest one of the supernet's weights where empty.
         target_id: Of a new supernet that gets the bundle with the predictor; None replaces that of this supernet.
@@ -132,7 +149,7 @@ def create_predictor(
             `supernet_exists`: the new id is taken.
         InvalidRequestError: The new id cannot be one, or the populations hold too few archs.
     """
-    row = get_supernet(session, supernet_id)
+    row = get_supernet(session, supernet_id, lock=True)
     if target_id is not None:
         validate_supernet_id(target_id)
         if repositories.find_supernet(session, target_id) is not None:
@@ -144,10 +161,12 @@ def create_predictor(
             code="shipped_supernet",
         )
     chosen = _find_populations(session, row, populations)
+    _validate_archs(artifacts, get_space(session, row.space), chosen)
     payload = PredictorPayload(
         supernet_id=supernet_id,
         bundle_uri=row.bundle_uri,
-        populations=[str(population.artifact_key) for population in chosen],
+        bundle_sha256=row.bundle_sha256,
+        populations={population.population_id: str(population.artifact_key) for population in chosen},
         target_id=target_id or supernet_id,
     )
     return queue.enqueue(session, JobKind.FIT_PREDICTOR, payload)
@@ -155,7 +174,7 @@ def create_predictor(
 
 def record_predictor(
     session: Session, bundles: BundleStore, bundle: Bundle, *, manifest: dict[str, Any], payload: PredictorPayload
-) -> None:
+) -> str | None:
     """Give a supernet the bundle with its new predictor, in the transaction in which the job succeeds.
 
     Args:
@@ -165,11 +184,15 @@ def record_predictor(
         manifest: What `describe_bundle` says of it.
         payload: Of the job.
 
+    Returns:
+        The URI of the bundle it took the place of; None for a new supernet.
+
     Raises:
         ConflictError: `supernet_exists`: the new id was taken meanwhile. Otherwise the supernet to replace or the files
             are gone, or it has other weights now.
     """
     repositories.lock_supernets(session)
+    replaced = None
     if not bundles.holds(bundle):
         raise ConflictError("Another request deleted this very bundle at the same time. Ask again.")
     row = repositories.find_supernet(session, payload.target_id)
@@ -179,10 +202,13 @@ def record_predictor(
         row = Supernet(supernet_id=payload.target_id, space=bundle.space.name)
     elif row is None or _without_predictor(row.manifest) != _without_predictor(manifest):
         raise ConflictError(f"Supernet '{payload.target_id}' was deleted or replaced at the same time. Ask again.")
+    else:
+        replaced = row.bundle_uri
     row.bundle_uri = uri_of(bundle)
     row.bundle_sha256 = bundle.sha256
     row.manifest = manifest
     repositories.insert(session, row)
+    return replaced
 
 
 def _find_populations(session: Session, row: Supernet, ids: Sequence[str]) -> list[Population]:
@@ -198,12 +224,11 @@ def _find_populations(session: Session, row: Supernet, ids: Sequence[str]) -> li
                 code="no_population",
             )
         found = [get_population(session, row.supernet_id, newest.population_id)]
-    judged_by, archs = set(), 0
+    judged_by = set()
     for population, job in found:
         if population.summary is None:
             raise unfinished_error(f"Population '{population.population_id}'", job)
         judged_by.add((population.images, population.summary["images"]))
-        archs += population.summary["archs"]
         if population.weights_sha256 != weights:
             raise ConflictError(
                 f"Population '{population.population_id}' was evaluated with other weights than supernet "
@@ -217,11 +242,22 @@ def _find_populations(session: Session, row: Supernet, ids: Sequence[str]) -> li
             "Name those of one set of images.",
             code="mixed_populations",
         )
-    if archs < LEAST_ARCHS:
-        raise InvalidRequestError(
-            f"A predictor needs at least {LEAST_ARCHS} evaluated archs; the populations hold {archs}. Evaluate more."
-        )
     return [population for population, _ in found]
+
+
+def _validate_archs(artifacts: ArtifactStore, space: SearchSpace, populations: Sequence[Population]) -> None:
+    needed = min(LEAST_ARCHS, space.size())
+    # The archs of one population are distinct; those of several, few each, have to be looked at.
+    if any(population.summary and population.summary["archs"] >= needed for population in populations):
+        return
+    archs = set()
+    for population in populations:
+        text = artifacts.read_bytes(str(population.artifact_key)).decode()
+        archs |= {tuple(row[column] for column in arch_columns(space)) for row in csv.DictReader(io.StringIO(text))}
+    if len(archs) < needed:
+        raise InvalidRequestError(
+            f"A predictor needs at least {needed} evaluated archs; the populations hold {len(archs)}. Evaluate more."
+        )
 
 
 def _without_predictor(manifest: dict[str, Any]) -> dict[str, str]:

@@ -6,7 +6,6 @@ in between, no supernet is there without its files.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from service.db import job_repository, repositories
 from service.db.engine import DatabaseError, session_scope
 from service.db.models import Supernet
 from service.errors import ConflictError, InvalidRequestError, NotFoundError, ServiceError, StorageError
+from service.names import RULE, is_name
 from service.usecases.catalog import SHIPPED
 from service.usecases.shipped import describe_bundle
 from service.usecases.supernets import get_space, get_supernet
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 POPULATIONS = "populations"
 """Folder of the artefact store that holds one per population."""
-# Ids and the names of spaces are path segments of the API.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+# Nothing takes that long between a bundle's files and its row: whoever stored them was killed.
+_ABANDONED_S = 24 * 3600.0
 
 
 def register_archive(
@@ -138,15 +137,16 @@ def delete_supernet(sessions: sessionmaker[Session], bundles: BundleStore, super
         repositories.lock_supernets(session)
         row = get_supernet(session, supernet_id)
         _validate_deletable(session, row)
-        for population_id in repositories.list_population_ids(session, supernet_id):
-            bundles.artifacts.delete_prefix(f"{POPULATIONS}/{population_id}")
+        populations = repositories.list_population_ids(session, supernet_id)
         repositories.delete_supernet(session, supernet_id)
     try:
+        for population_id in populations:
+            bundles.artifacts.delete_prefix(f"{POPULATIONS}/{population_id}")
         delete_unused_bundle(sessions, bundles, row.bundle_uri)
     except StorageError as error:
         raise StorageError(
-            f"Supernet '{supernet_id}' is deleted, but its files ('{row.bundle_uri}') remain in the artefact store: "
-            f"{error} Registering the bundle and deleting it again removes them."
+            f"Supernet '{supernet_id}' is deleted, but files of it remain in the artefact store: {error} Those of its "
+            f"bundle ('{row.bundle_uri}') go when a worker starts a day later; nothing refers to the others."
         ) from error
 
 
@@ -165,15 +165,25 @@ def delete_unused_bundle(sessions: sessionmaker[Session], bundles: BundleStore, 
             bundles.delete(uri)
 
 
+def delete_abandoned_bundles(sessions: sessionmaker[Session], bundles: BundleStore) -> None:
+    """Delete the files that were stored a day ago for a supernet which then did not come to be, or has them no more.
+
+    Raises:
+        StorageError: The store cannot be read or written.
+    """
+    for uri in bundles.list_older(_ABANDONED_S):
+        delete_unused_bundle(sessions, bundles, uri)
+
+
 def validate_supernet_id(supernet_id: str) -> None:
     """Refuse an id that no path could name.
 
     Raises:
         InvalidRequestError: Names what is allowed.
     """
-    if not _NAME.fullmatch(supernet_id):
+    if not is_name(supernet_id):
         raise InvalidRequestError(
-            f"A supernet's id has {_NAME_RULE}; got {supernet_id[:80]!a}. Give one with the parameter 'id' (`--id`)."
+            f"A supernet's id has {RULE}; got {supernet_id[:80]!a}. Give one with the parameter 'id' (`--id`)."
         )
 
 
@@ -184,9 +194,9 @@ def is_shipped(row: Supernet) -> bool:
 
 def _validate_names(supernet_id: str, space: str) -> None:
     validate_supernet_id(supernet_id)
-    if not _NAME.fullmatch(space):
+    if not is_name(space):
         raise InvalidBundleError(
-            f"In a service the name of a space has {_NAME_RULE}; the bundle's is {space[:80]!a}. Rename the space."
+            f"In a service the name of a space has {RULE}; the bundle's is {space[:80]!a}. Rename the space."
         )
 
 

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from service.db.models import Supernet
 
 
-def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
+def get_supernet(session: Session, supernet_id: str | None, *, lock: bool = False) -> Supernet:
     """The supernet with this id; the default one for None.
+
+    Args:
+        session: Any; a writing transaction to lock.
+        supernet_id: The id.
+        lock: Keep everybody else from changing or deleting the one with the id until the transaction ends.
 
     Raises:
         NotFoundError: `unknown_supernet`.
@@ -33,7 +38,7 @@ def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
                 code="no_default_supernet",
             )
         return default
-    found = repositories.find_supernet(session, supernet_id)
+    found = repositories.find_supernet(session, supernet_id, lock=lock)
     if found is None:
         known = ", ".join(repositories.list_supernet_ids(session)[:20]) or "none"
         raise NotFoundError(f"No supernet {supernet_id[:80]!r}. Known are: {known}.", code="unknown_supernet")
@@ -43,10 +48,12 @@ def get_supernet(session: Session, supernet_id: str | None) -> Supernet:
 def validate_current(session: Session, supernet_id: str, *, bundle_uri: str) -> None:
     """Refuse to work on a bundle that its supernet no longer has: its files may be gone any moment.
 
+    Until the transaction ends nobody can change that.
+
     Raises:
         ConflictError: The supernet was deleted or replaced.
     """
-    row = repositories.find_supernet(session, supernet_id)
+    row = repositories.find_supernet(session, supernet_id, lock=True)
     if row is None or row.bundle_uri != bundle_uri:
         raise ConflictError(f"Supernet '{supernet_id}' was deleted or replaced at the same time. Ask again.")
 

@@ -145,6 +145,26 @@ def load_class_folders(
     return gathered.checked(classes, str(folder))
 
 
+def count_images(source: Path | Sequence[Path]) -> int:
+    """Number of images of a folder, or rows of parquet files, without decoding any: broken ones count.
+
+    Raises:
+        InvalidDatasetError: A file cannot be read as parquet.
+    """
+    if isinstance(source, Path):
+        return len(_image_files(source))
+    import pyarrow
+    import pyarrow.parquet
+
+    count = 0
+    for path in source:
+        try:
+            count += pyarrow.parquet.read_metadata(path).num_rows
+        except (OSError, pyarrow.ArrowException) as error:
+            raise InvalidDatasetError(f"'{path}' cannot be read as parquet: {error}") from error
+    return count
+
+
 def load_images(folder: Path, *, size: int, most: int, rng: np.random.Generator) -> ImageSet:
     """Read images below a folder in random order, labels unknown (all 0): for calibration.
 

@@ -88,7 +88,7 @@ def train(
         FingerprintMismatchError: The initial weights belong to another space.
         TrainingDivergedError: The gradient was no longer finite, again and again; the last checkpoint stands.
     """
-    ranks = Ranks.join()
+    ranks = Ranks.join(device)
     method = method or build_method(config, find_space(config.space).with_classes(len(images.classes)))
     plan = _plan(method.phases())
     distils = any(epoch.phase.teacher is Teacher.GIVEN for epoch in plan)

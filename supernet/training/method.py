@@ -94,7 +94,7 @@ class Method(Protocol):
         """What runs in a step; `step` counts inside the epoch."""
 
     def observe(self, passes: Sequence[Pass], label_losses: Sequence[float]) -> None:
-        """Learn how the passes of a step went: their cross-entropies with the labels, whatever their weights."""
+        """Learn how the passes of a step went: their cross-entropies with the plain labels."""
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs beyond weights and settings, as JSON values."""

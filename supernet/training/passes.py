@@ -44,7 +44,7 @@ class PassResult:
 
     Attributes:
         loss: What its gradient is of.
-        label_loss: Cross-entropy with the labels, whatever its weight.
+        label_loss: Cross-entropy with the labels, whatever its weight, not smoothed.
         hits: Images whose largest logit is that of their label.
     """
 
@@ -89,8 +89,9 @@ def run_passes(
         with autocast or nullcontext():
             logits = supernet(batch, one.arch).float()
             taught = _soft_labels(soft, teacher, batch) if one.distil else None
-        label_loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        loss = one.labels * label_loss
+        learnt = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        label_loss = F.cross_entropy(logits.detach(), labels) if label_smoothing else learnt
+        loss = one.labels * learnt
         if taught is not None:
             loss = loss + one.distil * F.cross_entropy(logits, taught)
         (scale * loss).backward()  # type: ignore[no-untyped-call]

@@ -25,20 +25,28 @@ class Ranks:
     count: int = 1
 
     @classmethod
-    def join(cls) -> Ranks:
-        """The process group that `torchrun` describes in the environment; a single rank without one."""
+    def join(cls, device: str | None = None) -> Ranks:
+        """The process group that `torchrun` describes in the environment; a single rank without one.
+
+        Args:
+            device: Of torch, that gradients lie on; `cuda` is the GPU of this process. By default `Ranks.device()`. It
+                decides on the backend, so a group that is there already stays as it is.
+        """
         count = int(os.environ.get("WORLD_SIZE", "1"))  # noqa: TID251  (torchrun speaks through the environment)
         if count == 1:
             return cls()
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            used = torch.device(device or cls.device())
+            if used.type == "cuda":
+                # NCCL works on the current device, which is the first GPU in every process until it is set.
+                torch.cuda.set_device(_local_rank() if used.index is None else used.index)
+            dist.init_process_group("nccl" if used.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
     @staticmethod
     def device() -> str:
         """The device of this process: a GPU of its own where there are any, else the CPU."""
-        local = os.environ.get("LOCAL_RANK", "0")  # noqa: TID251
-        return f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{_local_rank()}" if torch.cuda.is_available() else "cpu"
 
     @property
     def is_first(self) -> bool:
@@ -66,9 +74,8 @@ class Ranks:
         """The sum over ranks of each value."""
         if self.count == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64)
-        if torch.cuda.is_available():
-            total = total.cuda()
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        total = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(total)
         summed: list[float] = total.tolist()
         return summed
@@ -77,3 +84,12 @@ class Ranks:
         """Until every rank is here."""
         if self.count > 1:
             dist.barrier()
+
+    def leave(self) -> None:
+        """Take the process group down; all ranks call it, after the last of their work together."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))  # noqa: TID251  (torchrun speaks through the environment)

@@ -33,7 +33,7 @@ class PoolModel(BaseModel):
     accuracy: EvaluatedAccuracy
     macs: int
     params: int
-    deployments: list[PoolDeployment] = Field(description="Of this arch from this supernet, newest first.")
+    deployments: list[PoolDeployment] = Field(description="Of this arch from this supernet, the newest 20.")
 
 
 class PoolList(BaseModel):

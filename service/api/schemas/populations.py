@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.schemas.base import Name, RequestModel, UtcTime, Whole
 from service.api.schemas.jobs import JobError, JobSummary
 from service.jobs.states import JobState
+from service.names import PATTERN
 
 MAX_ARCHS = 10_000
 MAX_POPULATIONS = 100
 DEFAULT_ARCHS = 250
+_Segment = Annotated[Name, Field(pattern=f"^{PATTERN}$")]
 
 
 class PopulationRequest(RequestModel):
@@ -20,12 +22,14 @@ class PopulationRequest(RequestModel):
 
     model_config = ConfigDict(json_schema_extra={"example": {"images": "cifar10-val", "archs": 250}})
 
-    images: Name = Field(
+    images: _Segment = Field(
         description="Name of a folder on the server, below the one of `TAILOR_IMAGES_DIR`, with parquet files or one "
         "folder per class. The supernet must not have learnt from them."
     )
     archs: Annotated[Whole, Field(ge=1, le=MAX_ARCHS)] = Field(
-        DEFAULT_ARCHS, description="Largest and smallest of the space, then random ones; a predictor needs 20 in all."
+        DEFAULT_ARCHS,
+        description="Largest and smallest of the space, then random ones; a predictor needs 20 in all, or all of a "
+        "smaller space.",
     )
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = Field(0, description="The same seed draws the same archs.")
 
@@ -38,7 +42,7 @@ class PredictorRequest(RequestModel):
     populations: list[Name] = Field(
         [], max_length=MAX_POPULATIONS, description="Ids; the newest one that is finished where absent."
     )
-    id: Name | None = Field(
+    id: _Segment | None = Field(
         None, description="Of a new supernet that gets the predictor; this supernet's own is replaced where absent."
     )
 

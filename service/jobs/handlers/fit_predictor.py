@@ -8,39 +8,50 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from service.jobs.handlers.ordered_bundle import open_ordered
 from service.jobs.states import PredictorPayload
-from supernet.bundle import PARTS, open_bundle, write_manifest
+from supernet.bundle import PARTS, write_manifest
 from supernet.evaluation.population import load_population
-from supernet.predictors.accuracy import AccuracyPredictor
+from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
+from supernet.predictors.evaluated import EvaluatedAccuracies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from supernet.predictors.predictor import Predictor
+
 # Of the folds of cross-validation: the same populations give the same bundle, attempt after attempt.
 _SEED = 0
+# What training said of the predictor it fitted.
+_FORMER = ("population", "validation_images")
 
 
 def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], None]) -> dict[str, Any]:
     """Fit a predictor and write the bundle that has it into `out_dir`, its other parts unchanged.
 
     Returns:
-        The predictor's quality.
+        Nothing: the bundle says it all.
 
     Raises:
+        ConflictError: `bundle_changed`.
         InvalidConfigError: Too few distinct archs.
         SupernetError: Whatever else reading bundle and populations raises.
     """
     order = PredictorPayload.model_validate(payload)
     report(0.0, "load")
-    bundle = open_bundle(order.bundle_uri.partition(":")[2])
-    population = [entry for path in order.populations for entry in load_population(Path(path), bundle.space)]
+    bundle = open_ordered(order)
+    space = bundle.space
+    # An arch has the same accuracy in all of them: they share weights and images.
+    results = {
+        entry.arch: entry.result for path in order.populations.values() for entry in load_population(Path(path), space)
+    }
     report(0.1, "fit")
-    predictor = AccuracyPredictor.fit(
-        bundle.space,
-        bundle.space.to_rows([entry.arch for entry in population]),
-        np.array([entry.result.top1 for entry in population]),
-        n_images=population[0].result.total,
-        rng=np.random.default_rng(_SEED),
+    rows, top1 = space.to_rows(list(results)), np.array([result.top1 for result in results.values()])
+    n_images = next(iter(results.values())).total
+    predictor: Predictor = (
+        EvaluatedAccuracies(space, rows, top1, n_images)
+        if space.size() < LEAST_ARCHS
+        else AccuracyPredictor.fit(space, rows, top1, n_images=n_images, rng=np.random.default_rng(_SEED))
     )
     report(0.8, "write")
     out_dir.mkdir()
@@ -51,11 +62,12 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
     manifest = bundle.manifest
     write_manifest(
         out_dir,
-        name=manifest.name,
-        space=manifest.space,
+        name=manifest.name if order.target_id == order.supernet_id else order.target_id,
+        space=space,
         classes=manifest.classes,
         normalisation=(manifest.mean, manifest.std),
-        training=manifest.training,
+        training={key: value for key, value in manifest.training.items() if key not in _FORMER}
+        | {"predictor": {"archs": len(results), "images": n_images, "populations": list(order.populations)}},
         versions=manifest.versions,
     )
-    return predictor.quality.to_dict()
+    return {}

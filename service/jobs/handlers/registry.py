@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from service.bundles import ARTIFACT, uri_of
 from service.db.job_repository import publish_deployment, publish_population
 from service.images import find_images
-from service.jobs.states import POPULATION_FILE, ExportPayload, JobKind, PopulationPayload, PredictorPayload
+from service.jobs.states import (
+    POPULATION_FILE,
+    ExportPayload,
+    JobKind,
+    PopulationOrder,
+    PopulationPayload,
+    PredictorPayload,
+)
 from service.usecases.populations import record_predictor
 from service.usecases.registration import POPULATIONS, delete_unused_bundle
 from service.usecases.shipped import describe_bundle
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from service.artifacts import ArtifactStore
     from service.bundles import BundleStore
     from service.db.models import Job
+    from service.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,13 @@ class Stores:
     """What a worker's handlers take from and put into.
 
     Attributes:
-        images_dir: As in the settings.
+        settings: Where images and files of jobs lie.
     """
 
     sessions: sessionmaker[Session]
     artifacts: ArtifactStore
     bundles: BundleStore
-    images_dir: Path | None
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,11 @@ class Attempt:
         """The folder the child makes and writes into."""
         return self.folder / "out"
 
+    @property
+    def kept(self) -> Path:
+        """A folder that all attempts of the job share; gone with its end."""
+        return unfinished_folder(self.stores.settings, self.job.job_id)
+
 
 @dataclass(frozen=True)
 class Handler(ABC):
@@ -73,14 +86,6 @@ class Handler(ABC):
         """The module of the target."""
         return self.target.partition(":")[0]
 
-    @abstractmethod
-    def prefix(self, job: Job) -> str:
-        """Where the files of all attempts lie in the artefact store; each has a folder of its own below."""
-
-    def attempt_prefix(self, attempt: Attempt) -> str:
-        """Where the files of one attempt lie."""
-        return f"{self.prefix(attempt.job)}/{attempt.job.attempt}"
-
     def fetch(self, attempt: Attempt) -> dict[str, Any]:
         """Bring what the payload refers to onto this machine: the child knows no artefact store.
 
@@ -93,28 +98,56 @@ class Handler(ABC):
             return payload
         return {**payload, "bundle_uri": f"folder:{attempt.stores.bundles.open(uri).path}"}
 
+    @abstractmethod
     def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:
         """Store the files the child wrote; returns what there is to record of them and of its result."""
-        for path in sorted(path for path in attempt.out.rglob("*") if path.is_file()):
-            key = f"{self.attempt_prefix(attempt)}/{path.relative_to(attempt.out).as_posix()}"
-            attempt.stores.artifacts.put_file(key, path)
-        return result
 
     @abstractmethod
-    def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> None:
+    def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> str | None:
         """Write what `store` returned, in the transaction in which the job succeeds.
+
+        Returns:
+            The URI of a bundle that lost a supernet by it.
 
         Raises:
             ConflictError: Things changed so that there is nothing to write it to; the job fails.
         """
 
-    def tidy(self, attempt: Attempt, stored: dict[str, Any], *, recorded: bool) -> None:  # noqa: ARG002 - for others
-        """Delete stored files that nobody refers to: after the record, or in place of one."""
-        if not recorded:
-            attempt.stores.artifacts.delete_prefix(self.attempt_prefix(attempt))
+    @abstractmethod
+    def discard(self, attempt: Attempt, stored: dict[str, Any]) -> None:
+        """Delete what `store` stored, where it was not recorded."""
 
 
-class ExportHandler(Handler):
+class FilesHandler(Handler):
+    """Stores the files as they are, those of each attempt in a folder of its own."""
+
+    @abstractmethod
+    def prefix(self, job: Job) -> str:
+        """Where the files of all attempts lie in the artefact store."""
+
+    def attempt_prefix(self, attempt: Attempt) -> str:
+        """Where the files of one attempt lie."""
+        return f"{self.prefix(attempt.job)}/{attempt.job.attempt}"
+
+    def fetch(self, attempt: Attempt) -> dict[str, Any]:
+        """Earlier attempts recorded nothing, so what they stored goes first."""
+        for earlier in range(1, attempt.job.attempt):
+            attempt.stores.artifacts.delete_prefix(f"{self.prefix(attempt.job)}/{earlier}")
+        return super().fetch(attempt)
+
+    def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:
+        """The result is recorded as it is."""
+        for path in sorted(path for path in attempt.out.rglob("*") if path.is_file()):
+            key = f"{self.attempt_prefix(attempt)}/{path.relative_to(attempt.out).as_posix()}"
+            attempt.stores.artifacts.put_file(key, path)
+        return result
+
+    def discard(self, attempt: Attempt, stored: dict[str, Any]) -> None:  # noqa: ARG002 - all lies in one folder
+        """The folder of the attempt."""
+        attempt.stores.artifacts.delete_prefix(self.attempt_prefix(attempt))
+
+
+class ExportHandler(FilesHandler):
     """Makes a deployment's files available."""
 
     def prefix(self, job: Job) -> str:
@@ -127,7 +160,7 @@ class ExportHandler(Handler):
         publish_deployment(session, deployment_id, prefix=self.attempt_prefix(attempt), manifest=stored)
 
 
-class PopulationHandler(Handler):
+class PopulationHandler(FilesHandler):
     """Makes a population's CSV available."""
 
     def prefix(self, job: Job) -> str:
@@ -135,9 +168,17 @@ class PopulationHandler(Handler):
         return f"{POPULATIONS}/{job.job_id}"
 
     def fetch(self, attempt: Attempt) -> dict[str, Any]:
-        """Images by their path."""
-        name = PopulationPayload.model_validate(attempt.job.payload).images
-        return {**super().fetch(attempt), "images": str(find_images(attempt.stores.images_dir, name))}
+        """Images by their path, and where earlier attempts left the CSV."""
+        settings = attempt.stores.settings
+        payload = PopulationPayload.model_validate(super().fetch(attempt))
+        attempt.kept.mkdir(parents=True, exist_ok=True)
+        order = PopulationOrder(
+            **payload.model_dump(exclude={"images"}),
+            images=str(find_images(settings.images_dir, payload.images)),
+            max_image_bytes=settings.max_image_bytes,
+            file=str(attempt.kept / POPULATION_FILE),
+        )
+        return order.model_dump()
 
     def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> None:
         """The result is the summary."""
@@ -148,35 +189,37 @@ class PopulationHandler(Handler):
 class PredictorHandler(Handler):
     """Gives a supernet the bundle that has the predictor; it lies among the other bundles, under its hash."""
 
-    def prefix(self, job: Job) -> str:
-        """Nothing lies there."""
-        return f"predictors/{job.job_id}"
-
     def fetch(self, attempt: Attempt) -> dict[str, Any]:
         """CSVs by their path."""
-        paths = []
-        for number, key in enumerate(PredictorPayload.model_validate(attempt.job.payload).populations):
-            paths.append(attempt.folder / f"{number}.csv")
-            paths[-1].write_bytes(attempt.stores.artifacts.read_bytes(key))
-        return {**super().fetch(attempt), "populations": [str(path) for path in paths]}
+        paths = {}
+        for population_id, key in PredictorPayload.model_validate(attempt.job.payload).populations.items():
+            path = attempt.folder / f"{population_id}.csv"
+            path.write_bytes(attempt.stores.artifacts.read_bytes(key))
+            paths[population_id] = str(path)
+        return {**super().fetch(attempt), "populations": paths}
 
     def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the bundle holds it
         """The bundle and what its row says of it."""
         bundle = open_bundle(attempt.out)
+        manifest = describe_bundle(bundle)
         attempt.stores.bundles.save(bundle)
-        return {"bundle": bundle, "manifest": describe_bundle(bundle)}
+        return {"bundle": attempt.stores.bundles.adopt(bundle), "manifest": manifest}
 
-    def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> None:
+    def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> str | None:
         """In place of the bundle before, or as a new supernet."""
         payload = PredictorPayload.model_validate(attempt.job.payload)
-        record_predictor(
+        return record_predictor(
             session, attempt.stores.bundles, stored["bundle"], manifest=stored["manifest"], payload=payload
         )
 
-    def tidy(self, attempt: Attempt, stored: dict[str, Any], *, recorded: bool) -> None:  # noqa: ARG002 - either way
-        """Of the old bundle and the new one, what no supernet has."""
-        for uri in (attempt.job.payload["bundle_uri"], uri_of(stored["bundle"])):
-            delete_unused_bundle(attempt.stores.sessions, attempt.stores.bundles, uri)
+    def discard(self, attempt: Attempt, stored: dict[str, Any]) -> None:
+        """The bundle, unless another supernet has the same."""
+        delete_unused_bundle(attempt.stores.sessions, attempt.stores.bundles, uri_of(stored["bundle"]))
+
+
+def unfinished_folder(settings: Settings, job_id: str) -> Path:
+    """Where attempts of a job leave what the next one goes on with."""
+    return settings.data_dir / "unfinished" / job_id
 
 
 HANDLERS: Mapping[JobKind, Handler] = {

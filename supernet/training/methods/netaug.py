@@ -71,7 +71,8 @@ class NetAug(PlainMethod):
         target: The network that is wanted.
 
     Source: Cai et al. 2022 (arXiv 2110.08890), `netaug/train.py`. Differs: momentum moves along when channels are
-    sorted; every rank draws the same networks by the step's own generator.
+    sorted; the first epoch begins without sorting, as do all where no augmented network is trained; every rank draws
+    the same networks by the step's own generator.
     """
 
     target_space: SearchSpace
@@ -95,20 +96,26 @@ class NetAug(PlainMethod):
 
     def begin_epoch(self, epoch: Epoch, state: RunState) -> None:
         """While widths are augmented, let the target own the strongest inner channels."""
-        if self._augments_widths(epoch):
+        # What nobody has trained yet may be strong by chance and would push out the weights that were taken over.
+        if epoch.number > 0 and self._augments and self._augments_widths(epoch):
             sort_channels(state.supernet, optimizer=state.optimizer, average=state.average)
 
     def passes(self, epoch: Epoch, step: int, rng: np.random.Generator) -> Sequence[Pass]:
         """The target, then augmented networks."""
         del step
-        least = self.space.smallest()
+        alpha, distil = self.settings.alpha, self.settings.distil
+        target = Pass(self.space.smallest(), distil=distil)
+        if not self._augments:
+            return [target]  # nor a draw: the batches are those of training the target alone
         rows = self.space.sample_rows(rng, self.settings.augmented_per_step)
         if not self._augments_widths(epoch):
             rows[:, [slot.dimension is Dimension.WIDTH for slot in self.space.slots]] = 0
-        alpha, distil = self.settings.alpha, self.settings.distil
-        target = Pass(least, distil=distil)
         wider = [Pass(arch, labels=alpha, distil=alpha * distil) for arch in self.space.from_rows(rows)]
-        return [target, *wider] if alpha else [target]
+        return [target, *wider]
+
+    @property
+    def _augments(self) -> bool:
+        return self.settings.alpha > 0 and self.settings.augmented_per_step > 0
 
     def _augments_widths(self, epoch: Epoch) -> bool:
         return epoch.number < round(self.settings.width_epochs * epoch.epochs)

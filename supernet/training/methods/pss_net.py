@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 # Candidates drawn at once for a bin, and how often, before an arch that is known to lie there is taken.
 _CANDIDATES, _TRIES = 64, 8
 _MIDDLE = 1
+# Its resource, where it starts, and where it ends.
+_Bin = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,14 @@ class Pool:
     known: Rows
     scores: dict[Arch, float] = field(default_factory=dict)
 
+    def is_full(self, size: int) -> bool:
+        """Whether it holds `size` subnets, or as many as its bin is known to have where those are fewer."""
+        return len(self.scores) >= min(size, self._known_archs)
+
+    @cached_property
+    def _known_archs(self) -> int:
+        return len(np.unique(self.known, axis=0))
+
     def record(self, arch: Arch, score: float, *, memory: float, size: int) -> None:
         """Add a subnet's score, or move towards it where the subnet is known; the worst leaves a full pool."""
         before = self.scores.get(arch)
@@ -104,7 +116,8 @@ class PssNet(PlainMethod):
 
     Source: Chen et al. 2021 (arXiv 2109.05432); `train.py`, `subnet_sampler.py` of PSS-Net. Differs: scores come from
     the training pass itself instead of one more forward pass; exploring a bin ends after a number of tries with an
-    arch known to lie there; keys are archs and not their texts.
+    arch known to lie there; a pool that its bin cannot fill is exploited all the same; keys are archs and not their
+    texts.
     """
 
     space: SearchSpace
@@ -124,7 +137,7 @@ class PssNet(PlainMethod):
         pools = self.pools
         # A resource is as likely as it has pools, and a pool as likely as its neighbours: one draw over all.
         self._pool = pools[int(rng.integers(len(pools)))]
-        explores = rng.random() < self.chance_to_explore(epoch) or len(self._pool.scores) < self.settings.pool_size
+        explores = rng.random() < self.chance_to_explore(epoch) or not self._pool.is_full(self.settings.pool_size)
         middle = self._explore(self._pool, rng) if explores else self._exploit(self._pool, epoch, rng)
         return [
             Pass(self.space.largest()),
@@ -143,20 +156,41 @@ class PssNet(PlainMethod):
             )
 
     def state(self) -> dict[str, Any]:
-        """The pools' subnets and scores."""
+        """The pools' bins, subnets and scores."""
         return {
             "pools": [
-                [{"arch": arch.to_dict(), "score": score} for arch, score in pool.scores.items()] for pool in self.pools
+                {
+                    "resource": pool.resource,
+                    "low": pool.low,
+                    "high": pool.high,
+                    "subnets": [{"arch": arch.to_dict(), "score": score} for arch, score in pool.scores.items()],
+                }
+                for pool in self.pools
             ]
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Fill the pools; raises `InvalidBundleError` where they are not those of this run."""
+        """Fill the pools; raises `InvalidBundleError` where their bins are not those of this run."""
         stored = state.get("pools")
-        if not isinstance(stored, list) or len(stored) != len(self.pools):
-            raise InvalidBundleError(f"The checkpoint's pools are not the {len(self.pools)} of this run.")
-        for pool, entries in zip(self.pools, stored, strict=True):
-            pool.scores = {self.space.canonicalize(Arch.from_dict(e["arch"])): float(e["score"]) for e in entries}
+        if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
+            raise InvalidBundleError(
+                "The checkpoint does not say what its pools are measured by: an earlier version wrote it. Start anew "
+                "in another folder."
+            )
+        bins = [(entry["resource"], entry["low"], entry["high"]) for entry in stored]
+        ours = [(pool.resource, pool.low, pool.high) for pool in self.pools]
+        for number, (theirs, wanted) in enumerate(zip_longest(bins, ours), start=1):
+            if not _is_same_bin(theirs, wanted):
+                raise InvalidBundleError(
+                    f"Pool {number} of the checkpoint is {_describe(theirs)}, that of this run {_describe(wanted)}. "
+                    "Resume with the latency tables the run began with, in their order, or start anew in another "
+                    "folder."
+                )
+        for pool, entry in zip(self.pools, stored, strict=True):
+            pool.scores = {
+                self.space.canonicalize(Arch.from_dict(subnet["arch"])): float(subnet["score"])
+                for subnet in entry["subnets"]
+            }
 
     def chance_to_explore(self, epoch: Epoch) -> float:
         """Falls exponentially over the run, constant inside an epoch."""
@@ -185,7 +219,9 @@ class PssNet(PlainMethod):
                     )
         if not pools:
             raise InvalidConfigError(
-                f"No arch of '{self.space.name}' falls between the ends of its resources; lower 'pss_net.bins'."
+                f"'{self.space.name}' has too few archs for pools, {self.space.size()}: none was found between the "
+                f"lowest and the highest of {self.settings.bins} bins. Choose another method, or raise "
+                f"'pss_net.bins' if some archs cost more than the smallest and less than the largest."
             )
         return pools
 
@@ -216,3 +252,14 @@ class PssNet(PlainMethod):
 def _between(ends: tuple[float, float], epoch: Epoch) -> float:
     start, stop = ends
     return float(start * (stop / start) ** (epoch.number / epoch.epochs))
+
+
+def _is_same_bin(first: _Bin | None, second: _Bin | None) -> bool:
+    """Bounds are sums, so machines may differ in their last digits."""
+    if first is None or second is None:
+        return False
+    return first[0] == second[0] and all(map(math.isclose, first[1:], second[1:]))
+
+
+def _describe(found: _Bin | None) -> str:
+    return "missing" if found is None else f"of '{found[0]}' from {found[1]:.6g} to {found[2]:.6g}"

@@ -132,3 +132,22 @@ def test_examples_of_answers_have_the_fields_of_real_ones(document, ask, with_ta
     deployment = with_table.get(f"/v1/deployments/{search['deployment']['id']}").json()
     assert set(schemas["SearchModel"]["example"]) == set(search) - absent
     assert set(schemas["DeploymentModel"]["example"]) == set(deployment) - {"error", "files"}
+
+
+def test_every_accepted_order_says_where_to_follow_it(operations):
+    accepted = {path: answer for path, _, item in operations if (answer := item["responses"].get("202"))}
+    assert set(accepted) == {
+        "/v1/deployments",
+        "/v1/supernets/{supernet_id}/population",
+        "/v1/supernets/{supernet_id}/predictor",
+    }
+    for path, answer in accepted.items():
+        assert answer["headers"]["Location"]["schema"] == {"type": "string"}, path
+        assert "$ref" in answer["content"]["application/json"]["schema"], path
+
+
+def test_names_that_become_paths_say_what_they_may_be(document):
+    schemas = document["components"]["schemas"]
+    pattern = schemas["PopulationRequest"]["properties"]["images"]["pattern"]
+    assert pattern.startswith("^[A-Za-z0-9]")
+    assert schemas["PredictorRequest"]["properties"]["id"]["anyOf"][0]["pattern"] == pattern

@@ -39,7 +39,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
         for part in ("weights", "calibration"):
             (folder / PARTS[part]).write_bytes(part.encode())
         if pools is None:
-            choices = [choice_of("macs", 5e6, SMALL), choice_of("macs", 5e7, LARGE), choice_of("phone", 0.25, SMALL)]
+            choices = [choice_of("phone", 0.25, SMALL), choice_of("macs", 5e7, LARGE), choice_of("macs", 5e6, SMALL)]
             save_pools(folder / PARTS["pools"], choices, SPACE)
         else:
             (folder / PARTS["pools"]).write_bytes(pools)
@@ -72,7 +72,7 @@ def settings(settings):
     return settings.model_copy(update={"max_bundle_bytes": 10_000_000})
 
 
-def test_every_pool_is_listed_with_its_subnet(client, post, make_bundle):
+def test_every_pool_is_listed_with_its_subnet_by_resource_from_the_smallest(client, post, make_bundle):
     made = post(make_bundle())
     assert made.status_code == 201, made.text
     assert "pools" in made.json()["parts"]
@@ -109,6 +109,18 @@ def test_a_pool_shows_the_deployments_of_its_arch(client, post, make_bundle, fin
     shown = [item["deployments"] for item in client.get("/v1/supernets/pooled/pools").json()["items"]]
     newest_first = [{"id": second["id"], "state": "queued"}, {"id": first["id"], "state": "succeeded"}]
     assert shown == [[], newest_first, []]
+
+
+def test_a_pool_shows_its_newest_deployments_alone(client, post, make_bundle, monkeypatch):
+    monkeypatch.setattr("service.usecases.pools.MOST_DEPLOYMENTS", 2)
+    post(make_bundle())
+    made = [
+        client.post("/v1/deployments", json={"supernet": "pooled", "arch": arch.to_dict()}).json()["id"]
+        for arch in (LARGE, LARGE, LARGE, SMALL)
+    ]
+    shown = client.get("/v1/supernets/pooled/pools").json()["items"]
+    assert [item["id"] for item in shown[1]["deployments"]] == [made[2], made[1]]
+    assert [item["id"] for item in shown[0]["deployments"]] == [made[3]]
 
 
 def test_the_arch_of_a_pool_can_be_deployed_as_it_is_listed(client, post, make_bundle):

@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from service.bundle_archive import pack_bundle
 from service.db import job_repository
@@ -22,6 +26,7 @@ from service.jobs.worker import Worker
 from supernet.bundle import PARTS, Bundle, write_manifest
 from supernet.spaces.arch_csv import read_archs
 from supernet.spaces.blocks import Act, BlockKind
+from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 
@@ -38,6 +43,7 @@ SPACE = SearchSpace(
 )
 NORMALISATION = ((0.5,) * 3, (0.25,) * 3)
 URL = "/v1/supernets/weights_only"
+HEADER = "ks,e,d,r,correct,images,top1_percent\n"
 
 
 @pytest.fixture
@@ -50,6 +56,7 @@ def settings(settings, tmp_path):
     (tmp_path / "outside").mkdir()
     (images / "out").symlink_to(tmp_path / "outside")
     (images / "alias").symlink_to(images / "held-out")
+    (images / "loop").symlink_to(images / "loop")
     return settings.model_copy(update={"images_dir": images, "job_poll_s": 0.05, "max_bundle_bytes": 10**6})
 
 
@@ -68,7 +75,9 @@ def evaluated(services, post) -> Callable[..., str]:
     def run(*, n_images: int = 1000, archs: int = 24, **fields: Any) -> str:
         made = post(archs=archs, **fields).json()
         key = f"populations/{made['id']}/1/population.csv"
-        services.artifacts.put_bytes(key, b"ks,e,d,r\n")
+        seed = made["seed"]
+        rows = [f"3,3,2,{160 + arch + 100 * seed},{arch},{n_images},50.0\n" for arch in range(archs)]
+        services.artifacts.put_bytes(key, "".join([HEADER, *rows]).encode())
         summary = {"archs": archs, "images": n_images, "mean_top1": 0.5, "best_top1": 0.75, "sha256": "0" * 64}
         with session_scope(services.sessions) as session:
             job_repository.begin_attempt(session, made["id"], max_attempts=3)
@@ -111,7 +120,8 @@ def test_populations_are_listed_newest_first_for_their_supernet_alone(client, po
     assert oldest["evaluated"] == {"archs": 24, "images": 1000, "mean_top1": 0.5, "best_top1": 0.75}
     assert oldest["file"] == f"{URL}/population/{ids[0]}.csv" == client.get(f"/v1/jobs/{ids[0]}").json()["result"]
     response = client.get(oldest["file"])
-    assert (response.text, response.headers["content-type"]) == ("ks,e,d,r\n", "text/csv; charset=utf-8")
+    assert response.text.startswith(HEADER)
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
 
 
 def test_before_success_there_is_no_csv_and_after_a_cancellation_neither(client, post, problem):
@@ -132,7 +142,7 @@ def test_unknown_ids_are_named(client, post, evaluated, problem):
     problem(client.get(f"/v1/supernets/cifar_mbv3/population/{evaluated()}"), 404, "unknown_population")
 
 
-@pytest.mark.parametrize("images", ["file", "out", "none", "HELD-OUT"])
+@pytest.mark.parametrize("images", ["file", "out", "loop", "none", "HELD-OUT"])
 def test_images_are_folders_below_the_one_of_the_settings(post, problem, counts, images, tmp_path):
     body = problem(post(images=images), 404, "unknown_images")
     assert body["detail"].endswith("There are: alias, held-out, other.")
@@ -184,8 +194,9 @@ def test_a_predictor_is_fitted_on_the_newest_population(client, evaluated, post,
     assert (job["kind"], job["state"], job["result"]) == ("fit_predictor", "queued", None)
     with session_scope(services.sessions, write=False) as session:
         payload = job_repository.lock_job(session, job["id"]).payload
-    assert payload["populations"] == [f"populations/{newest}/1/population.csv"]
+    assert payload["populations"] == {newest: f"populations/{newest}/1/population.csv"}
     assert payload["target_id"] == "mine"
+    assert payload["bundle_sha256"] == client.get(URL).json()["bundle_sha256"]
 
 
 def test_a_predictor_needs_populations_that_fit(client, evaluated, post, problem, services):
@@ -196,6 +207,9 @@ def test_a_predictor_needs_populations_that_fit(client, evaluated, post, problem
     few, one, other, more = evaluated(archs=10), evaluated(), evaluated(images="other"), evaluated(n_images=7)
     assert "hold 10" in problem(order(few), 422, "invalid_request")["detail"]
     assert "hold 10" in problem(order(few, few), 422, "invalid_request")["detail"]
+    # The same archs again are no more of them, others are.
+    assert "hold 10" in problem(order(few, evaluated(archs=10)), 422, "invalid_request")["detail"]
+    assert order(few, evaluated(archs=10, seed=1)).status_code == 202
     problem(order(one, other), 409, "mixed_populations")
     problem(order(one, more), 409, "mixed_populations")
     assert order(few, one).status_code == 202
@@ -262,7 +276,7 @@ def test_from_images_to_a_supernet_that_predicts_anew(
     try:
         worker.execute(good["id"])
         job = client.get(f"/v1/jobs/{good['id']}").json()
-        assert (job["state"], job["stage"], job["progress"]) == ("succeeded", "24 of 24 archs", 1.0), job
+        assert (job["state"], job["stage"], job["progress"]) == ("succeeded", "evaluate", 1.0), job
         made = client.get(f"{url}/population/{good['id']}").json()
         assert (made["evaluated"]["archs"], made["evaluated"]["images"]) == (24, 24)
         response = client.get(job["result"])
@@ -291,6 +305,51 @@ def test_from_images_to_a_supernet_that_predicts_anew(
     # What the supernet leaves: nothing.
     assert client.delete(url).status_code == 204
     assert services.artifacts.list_keys("populations") == services.artifacts.list_keys("bundles") == []
+
+
+def test_populations_keep_their_files_until_their_supernet_is_gone(client, own, services, post, problem, monkeypatch):
+    archive = io.BytesIO()
+    pack_bundle(own, archive)
+    client.post("/v1/supernets", content=archive.getvalue(), headers={"content-type": "application/x-tar"})
+    made = post(url="/v1/supernets/own", archs=20).json()
+    services.artifacts.put_bytes(f"populations/{made['id']}/1/population.csv", HEADER.encode())
+    client.post(f"/v1/jobs/{made['id']}/cancel")
+
+    def fail(*_):
+        raise OperationalError("", {}, Exception("the commit failed"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "commit", fail)
+        problem(client.delete("/v1/supernets/own"), 503, "storage_unavailable")
+    assert len(services.artifacts.list_keys("populations")) == 1
+    assert client.delete("/v1/supernets/own").status_code == 204
+    assert services.artifacts.list_keys("populations") == services.artifacts.list_keys("bundles") == []
+
+
+@pytest.mark.parametrize("path", ["population", "predictor", "deployments"])
+def test_what_a_job_is_ordered_for_stays_until_the_order_is_written(client, evaluated, post, path, monkeypatch):
+    """PostgreSQL only: SQLite has one writer at a time."""
+    evaluated()
+    statements = []
+
+    def listen(state):
+        if state.is_select:
+            statements.append(str(state.statement.compile(dialect=postgresql.dialect())))
+
+    event.listen(Session, "do_orm_execute", listen)
+    try:
+        match path:
+            case "population":
+                answer = post()
+            case "predictor":
+                answer = client.post(f"{URL}/predictor", json={"id": "mine"})
+            case _:
+                order = {"supernet": "weights_only", "arch": load_space("cifar_mbv3").smallest().to_dict()}
+                answer = client.post("/v1/deployments", json=order)
+    finally:
+        event.remove(Session, "do_orm_execute", listen)
+    assert answer.status_code == 202
+    assert any("FROM supernets" in text and text.endswith("FOR SHARE") for text in statements)
 
 
 def test_a_search_made_before_a_new_predictor_is_stale(ask, services, with_table, problem):

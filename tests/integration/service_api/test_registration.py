@@ -404,7 +404,7 @@ def test_a_deployment_is_cut_from_a_registered_bundle(settings, shipped, tmp_pat
     shutil.rmtree(settings.data_dir / "bundles")
     handler = HANDLERS[JobKind.EXPORT_SUBNET]
     services = app.state.services
-    stores = Stores(services.sessions, services.artifacts, services.bundles, None)
+    stores = Stores(services.sessions, services.artifacts, services.bundles, settings)
     fetched = handler.fetch(Attempt(job, stores, tmp_path))
     assert fetched["bundle_uri"] == f"folder:{settings.data_dir / 'bundles' / trained.sha256}"
 

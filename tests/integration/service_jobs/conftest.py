@@ -87,7 +87,9 @@ class Service:
     def enqueue_population(self, *steps: str) -> str:
         images = ".".join(steps)
         (self.folder / "images" / images).mkdir(parents=True)
-        payload = PopulationPayload(supernet_id="s", bundle_uri="shipped:s", images=images, archs=20, seed=0)
+        payload = PopulationPayload(
+            supernet_id="s", bundle_uri="shipped:s", bundle_sha256="0" * 64, images=images, archs=20, seed=0
+        )
         with session_scope(self.factory) as session:
             job_id = self.queue.enqueue(session, JobKind.EVALUATE_POPULATION, payload).job_id
             session.add(
