@@ -35,6 +35,9 @@ SPACE = SearchSpace(
     resolutions=(8, 12),
 )
 
+# Epochs; progressive shrinking has four phases here.
+METHODS = {"us_nets": 2, "pss_net": 2, "progressive_shrinking": 4, "netaug": 2}
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -47,20 +50,23 @@ from supernet.training.config import load_config
 from supernet.training.loop import train
 
 torch.set_num_threads(1)
-config, out = Path(sys.argv[1]), Path(sys.argv[2])
 rng = np.random.default_rng(0)
 images = ImageSet(rng.integers(0, 256, (48, 12, 12, 3), np.uint8), rng.integers(0, 3, 48), ("a", "b", "c"))
-train(load_config(config), images, out)
+for config in map(Path, sys.argv[1:]):
+    train(load_config(config), images, config.with_suffix(""))
 """
 
 
-def write_config(folder: Path, method: str, **settings: int) -> Path:
+def write_configs(folder: Path, *, accumulate: int) -> list[str]:
+    """One per method; a run's folder is named after its file."""
+    folder.mkdir()
     (folder / "space.json").write_text(json.dumps(SPACE.to_dict()), encoding="utf-8")
-    path = folder / f"{method}.toml"
-    values = {"epochs": 2, "batch_size": 16, "learning_rate": 0.1, "validation_images": 1} | settings
-    lines = [f"{key} = {value}" for key, value in values.items()]
-    path.write_text("\n".join(['space = "space.json"', f'method = "{method}"', *lines]), encoding="utf-8")
-    return path
+    common = {"batch_size": 16, "accumulate": accumulate, "learning_rate": 0.1, "ema": 0.9, "validation_images": 1}
+    for method, epochs in METHODS.items():
+        lines = [f"{key} = {value}" for key, value in {"epochs": epochs, **common}.items()]
+        text = "\n".join(['space = "space.json"', f'method = "{method}"', *lines])
+        (folder / f"{method}.toml").write_text(text, encoding="utf-8")
+    return [str(folder / f"{method}.toml") for method in METHODS]
 
 
 def run(command: list[str], folder: Path) -> None:
@@ -69,26 +75,33 @@ def run(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("method", ["us_nets", "pss_net"])
-def test_two_processes_equal_one_that_accumulates(method: str, tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of two processes and of one, with a folder for each method."""
+    folder = tmp_path_factory.mktemp("parallel")
+    script = folder / "run.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    config = write_config(tmp_path, method)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    run([*torchrun, str(script), str(config), str(tmp_path / "two")], tmp_path)
-    halves = write_config(tmp_path, method, accumulate=2)
-    run([sys.executable, str(script), str(halves), str(tmp_path / "one")], tmp_path)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run([sys.executable, *torchrun, str(script), *write_configs(folder / "two", accumulate=1)], folder)
+    run([sys.executable, str(script), *write_configs(folder / "one", accumulate=2)], folder)
+    return folder / "two", folder / "one"
 
-    two, one = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("two", "one"))
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_equal_one_that_accumulates(method: str, runs: tuple[Path, Path]) -> None:
+    two, one = (load_file(folder / method / "checkpoint.safetensors") for folder in runs)
     assert set(two) == set(one)
+    assert any(name.startswith("average.") for name in one)
+    assert any(name.startswith("teacher.") for name in one) is (method == "progressive_shrinking")
     for name, tensor in one.items():
-        if "running_" not in name:  # each process has statistics of its own; they are recalibrated in the end
+        # Each process has statistics of its own; they are recalibrated in the end.
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             torch.testing.assert_close(
                 two[name], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
             )
-    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("two", "one")]
-    assert len(logs[0]) == 3
+    logs = [(folder / method / "log.csv").read_text(encoding="utf-8").splitlines() for folder in runs]
+    assert len(logs[0]) == METHODS[method] + 1
     for first, second in zip(logs[0][1:], logs[1][1:], strict=True):
         # All but the seconds.
         for left, right in zip(first.split(",")[2:5], second.split(",")[2:5], strict=True):
