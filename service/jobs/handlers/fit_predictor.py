@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Of the folds of cross-validation: the same populations give the same bundle, attempt after attempt.
 _SEED = 0
 # What training said of the predictor it fitted.
-_FORMER = ("population", "validation_images")
+_FORMER = ("population", "population_images")
 
 
 def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], None]) -> dict[str, Any]:
