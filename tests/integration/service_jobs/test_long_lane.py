@@ -361,12 +361,12 @@ def test_a_failed_job_tells_no_path_of_the_server(service, order, execute, monke
     data, images = service.settings.data_dir.resolve(), service.settings.images_dir.resolve()
 
     def fail(*_args, **_more):
-        error = {"code": "invalid_dataset", "message": f"'{images}/mine/1.png' and '{data}/work/x' are broken."}
+        error = {"code": "invalid_dataset", "message": f"'{images}/mine/1.png' and '{data}/unfinished/x' are broken."}
         return ChildOutcome(OutcomeKind.FAILED, error=error)
 
     monkeypatch.setattr(InlineChild, "run", fail)
     message = execute(order()).error["message"]
-    assert message == "'$TAILOR_IMAGES_DIR/mine/1.png' and '$TAILOR_DATA_DIR/work/x' are broken."
+    assert message == "'$TAILOR_IMAGES_DIR/mine/1.png' and '$TAILOR_DATA_DIR/unfinished/x' are broken."
 
     def crash(*_args, **_more):
         return ChildOutcome(OutcomeKind.CRASHED, detail=f"'{data}/work' is gone.")
