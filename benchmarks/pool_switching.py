@@ -18,8 +18,8 @@ import torch
 from supernet.evaluation.statistics import Statistics, apply_statistics
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
+from supernet.pools.choice import statistics_of
 from supernet.pools.runtime import PoolRuntime
-from supernet.pools.storage import PoolChoice, norm_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from supernet.network.elastic_net import Supernet
-    from supernet.spaces.space import SearchSpace
+    from supernet.pools.storage import PoolChoice
 
 WARM_UP = 20
 
@@ -43,7 +43,7 @@ def main() -> None:
     pools = runtime.pools
     if len(pools) < 2:
         sys.exit(f"'{arguments.bundle}' has one pool, between which nothing can be switched.")
-    statistics = [named_statistics(supernet.space, pool) for pool in pools]
+    statistics = [statistics_of(supernet.space, pool) for pool in pools]
     order = np.random.default_rng(0).permutation(len(pools))
     seconds: dict[str, list[float]] = {"switch in place": [], "extract anew": [], "forward pass, one image": []}
     for number in range(WARM_UP + arguments.rounds):
@@ -59,19 +59,6 @@ def main() -> None:
                 values.append(value)
     print(as_markdown(seconds))
     print(f"{len(pools)} pools of '{supernet.space.name}', {arguments.threads} thread(s), torch {torch.__version__}.")
-
-
-def named_statistics(space: SearchSpace, pool: PoolChoice) -> Statistics:
-    """The statistics of a pool by the layers of its extracted subnet."""
-    places = [
-        f"blocks.{place}.layers.{layer.name}.norm"
-        for place, (_, spec) in enumerate(space.walk(pool.arch))
-        for layer in spec.layers
-        if layer.norm
-    ]
-    channels = [layer.out_chs for _, layer in norm_layers(space, pool.arch)]
-    means, variances = (torch.from_numpy(flat).split(channels) for flat in pool.statistics)
-    return dict(zip(places, zip(means, variances, strict=True), strict=True))
 
 
 def cut_out(supernet: Supernet, pool: PoolChoice, statistics: Statistics) -> nn.Module:

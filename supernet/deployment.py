@@ -16,13 +16,13 @@ from supernet.data.images import load_images
 from supernet.data.noise import noise_batches
 from supernet.errors import InvalidConfigError
 from supernet.evaluation.calibration import load_calibration, recalibrate_from
-from supernet.evaluation.statistics import recalibrate_bn
+from supernet.evaluation.statistics import apply_statistics, recalibrate_bn
 from supernet.export.folder import write_deployment
 from supernet.export.manifest import Accuracy, BnRecalibration, Latency, Preprocessing, SupernetReference
 from supernet.export.onnx import DEFAULT_OPSET
 from supernet.network.checkpoint import load_supernet
 from supernet.network.extract import extract_subnet
-from supernet.pools.choice import apply_choice
+from supernet.pools.choice import statistics_of
 from supernet.pools.storage import load_pools
 from supernet.predictors.loading import load_predictor
 from supernet.predictors.predictor import describe_accuracy
@@ -143,7 +143,7 @@ def _recalibrate(
     subnet: Subnet, arch: Arch, bundle: Bundle, *, choice: PoolChoice | None, folder: Path | None
 ) -> BnRecalibration:
     if choice is not None:
-        apply_choice(subnet, choice)
+        apply_statistics(subnet, statistics_of(bundle.space, choice))
         return BnRecalibration("pool", 0)
     if folder is None and "calibration" not in bundle.manifest.parts and bundle.manifest.knows_statistics:
         return BnRecalibration("weights", 0)

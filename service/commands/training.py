@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.commands.output import note, progress_bar, validate_writable
-
-# As many as a predictor needs; `supernet.predictors.accuracy` would take numpy to load.
-LEAST_POPULATION = 20
-MOST_NAMED = 5
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +23,8 @@ if TYPE_CHECKING:
     from supernet.training.methods.fine_tuning import FineTuning
     from supernet.training.methods.netaug import NetAug
     from supernet.training.methods.us_nets import UsNets
+
+MOST_NAMED = 5
 
 
 def train(
@@ -48,9 +46,7 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Bundle whose largest network teaches, for methods with the setting 'distil'.")
     ] = None,
-    population: Annotated[
-        int, typer.Option(min=LEAST_POPULATION, help="Subnets to evaluate for the accuracy predictor.")
-    ] = 250,
+    population: Annotated[int, typer.Option(help="Subnets to evaluate for the accuracy predictor.")] = 250,
     dataset: Annotated[
         str | None, typer.Option(help="What the manifest calls the data; default the folder's name.")
     ] = None,
@@ -76,17 +72,23 @@ def train(
     from supernet.bundle import open_bundle
     from supernet.network.checkpoint import load_supernet
     from supernet.network.switchable import SwitchableSupernet
+    from supernet.predictors.accuracy import LEAST_ARCHS
     from supernet.spaces.presets import find_space
     from supernet.training.config import load_config
     from supernet.training.loop import StepReport
     from supernet.training.loop import train as train_supernet
-    from supernet.training.methods.registry import METHODS_OF_ONE, build_method
+    from supernet.training.methods.fine_tuning import FineTuning
+    from supernet.training.methods.netaug import NetAug
+    from supernet.training.methods.registry import build_method
+    from supernet.training.methods.us_nets import UsNets
     from supernet.training.ranks import Ranks
     from supernet.training.smoke import shrink_config
     from supernet.training.teacher import teacher_of
 
     if threads:
         torch.set_num_threads(threads)
+    if population < LEAST_ARCHS:
+        raise typer.BadParameter(f"A predictor needs a --population of at least {LEAST_ARCHS}, got {population}.")
     settings = load_config(config)
     if settings.method == "fine_tuning" and initial is None:
         raise typer.BadParameter("Fine-tuning goes on from the weights of a bundle: name it with --initial.")
@@ -98,18 +100,20 @@ def train(
     origin: dict[str, Any] = {"dataset": dataset_name}
     known_classes = None
     if initial:
-        manifest, known_classes = open_bundle(initial).manifest, open_bundle(initial).manifest.classes
+        manifest = open_bundle(initial).manifest
+        known_classes = manifest.classes
         if not smoke:  # nobody goes by its accuracies
             check_same_split(manifest.training, settings, dataset=dataset_name)
         origin["initial_weights"] = manifest.parts["weights"]["sha256"]
     if smoke:
-        settings, population = shrink_config(settings, space, ranks=ranks.count), LEAST_POPULATION
+        settings, population = shrink_config(settings, space, ranks=ranks.count), LEAST_ARCHS
     splits = _read_images(data, settings, space, smoke=smoke, skip_broken=skip_broken, quiet=not ranks.is_first)
     classes = splits.train.classes
     space = space.with_classes(len(classes))
     if teacher:
-        check_same_classes(open_bundle(teacher).manifest.classes, classes)
-        origin["teacher"] = open_bundle(teacher).manifest.parts["weights"]["sha256"]
+        manifest = open_bundle(teacher).manifest
+        check_same_classes(manifest.classes, classes)
+        origin["teacher"] = manifest.parts["weights"]["sha256"]
     costs = _costs_of(table or [], space)
     origin |= {"images": len(splits.train), **({"tables": sorted(costs)} if costs else {})}
     method = build_method(settings, space, resources=costs)
@@ -136,11 +140,11 @@ def train(
         return
     supernet.cpu()
     origin |= {**settings.to_dict(), "space": space.name}
-    if settings.method in METHODS_OF_ONE:
+    if isinstance(method, NetAug | FineTuning):
         before = start if known_classes == classes else None
-        _bundle_one(cast("NetAug | FineTuning", method), supernet, splits, out, start=before, training=origin)
-    elif isinstance(supernet, SwitchableSupernet):
-        _bundle_switches(cast("UsNets", method), supernet, splits, out, training=origin)
+        _bundle_one(method, supernet, splits, out, start=before, training=origin)
+    elif isinstance(method, UsNets) and isinstance(supernet, SwitchableSupernet):
+        _bundle_switches(method, supernet, splits, out, training=origin)
     else:
         _bundle_all(method, supernet, splits, out, archs=population, training=origin, smoke=smoke)
 

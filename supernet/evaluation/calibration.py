@@ -21,6 +21,7 @@ from supernet.evaluation.statistics import Statistics, apply_statistics, measure
 from supernet.network.checkpoint import load_tensors, save_tensors
 from supernet.network.extract import extract_subnet
 from supernet.spaces.arch import Arch
+from supernet.spaces.norms import norm_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -120,20 +121,21 @@ def recalibrate_from_anchors(subnet: nn.Module, arch: Arch, calibration: Calibra
     images = pixel_batches(calibration.images, calibration.normalisation, arch.resolution)
     measured = measure_statistics(subnet, images)
     layers = norm_layers(calibration.space, arch)
-    if [name for name, *_ in layers] != list(measured):
+    if [found.name for found in layers] != list(measured):
         raise InvalidBundleError("The subnet is not the one this arch describes: its normalisation layers differ.")
     corrections = [_anchor_corrections(calibration.space, anchor) for anchor in calibration.anchors]
     corrected: Statistics = {}
-    for name, position, layer, spec in layers:
+    for found in layers:
+        name, key = found.name, (found.position, found.layer.name)
         mean, variance = measured[name]
         std = variance.sqrt()
         weights, shift, log_ratio = (torch.zeros_like(mean) for _ in range(3))
         for blocks in corrections:
-            if (position, layer) not in blocks:
+            if key not in blocks:
                 continue
-            anchor_spec, anchor_shift, anchor_log_ratio = blocks[position, layer]
+            anchor_spec, anchor_shift, anchor_log_ratio = blocks[key]
             chs = min(len(mean), len(anchor_shift))
-            weight = _weight(spec, anchor_spec)
+            weight = _weight(found.block, anchor_spec)
             weights[:chs] += weight
             shift[:chs] += weight * anchor_shift[:chs]
             log_ratio[:chs] += weight * anchor_log_ratio[:chs]
@@ -148,16 +150,6 @@ def pixel_batches(images: NDArray[np.uint8], normalisation: Normalisation, resol
     """Images `(n, size, size, 3)` as normalised batches `(≤ BATCH_SIZE, 3, resolution, resolution)`, in order."""
     for part in chunks(len(images), BATCH_SIZE):
         yield resize_batch(normalisation.apply(images[part]), resolution)
-
-
-def norm_layers(space: SearchSpace, arch: Arch) -> list[tuple[str, int, str, BlockSpec]]:
-    """Normalisation layers of the extracted subnet in network order: name there, position, layer name, block."""
-    return [
-        (f"blocks.{place}.layers.{layer.name}.norm", position, layer.name, spec)
-        for place, (position, spec) in enumerate(space.walk(arch))
-        for layer in spec.layers
-        if layer.norm
-    ]
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
@@ -194,7 +186,7 @@ def load_calibration(path: Path, space: SearchSpace) -> Calibration:
         for index, data in enumerate(metadata["anchors"]):
             arch = space.canonicalize(Arch.from_dict(data))
             real, synthetic = (tensors[f"anchor{index}.{kind}"].float() for kind in ("real", "synthetic"))
-            channels = sum(_channels(spec, layer) for _, _, layer, spec in norm_layers(space, arch))
+            channels = sum(found.layer.out_chs for found in norm_layers(space, arch))
             if any(kind.shape != (2, channels) or not kind.isfinite().all() for kind in (real, synthetic)):
                 raise InvalidBundleError(f"'{path}': the statistics of anchor {index} do not fit its arch.")
             anchors.append(Anchor(arch, real, synthetic))
@@ -220,15 +212,11 @@ def _anchor_corrections(space: SearchSpace, anchor: Anchor) -> dict[tuple[int, s
     shift = (anchor.real[0] - anchor.synthetic[0]) / synthetic_std
     log_ratio = torch.log(real_std / synthetic_std)
     corrections, start = {}, 0
-    for _, position, layer, spec in norm_layers(space, anchor.arch):
-        end = start + _channels(spec, layer)
-        corrections[position, layer] = (spec, shift[start:end], log_ratio[start:end])
+    for found in norm_layers(space, anchor.arch):
+        end = start + found.layer.out_chs
+        corrections[found.position, found.layer.name] = (found.block, shift[start:end], log_ratio[start:end])
         start = end
     return corrections
-
-
-def _channels(spec: BlockSpec, layer_name: str) -> int:
-    return next(layer.out_chs for layer in spec.layers if layer.name == layer_name)
 
 
 def _weight(target: BlockSpec, anchor: BlockSpec) -> float:

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from supernet.data.batches import image_batches
 from supernet.evaluation.population import evaluate_arch
 from supernet.evaluation.statistics import apply_statistics, measure_statistics
 from supernet.pools.storage import PoolChoice
+from supernet.spaces.norms import norm_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from torch import nn
 
     from supernet.data.batches import Normalisation
     from supernet.data.images import ImageSet
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from supernet.evaluation.statistics import Statistics
     from supernet.network.elastic_net import Supernet
     from supernet.spaces.arch import Arch
+    from supernet.spaces.space import SearchSpace
     from supernet.training.methods.pss_net import Pool
 
 CANDIDATES = 5
@@ -88,9 +91,9 @@ def choose_pools(
     return choices
 
 
-def apply_choice(subnet: nn.Module, choice: PoolChoice) -> None:
-    """Give the extracted subnet of a choice the BN statistics it was evaluated with, in place."""
-    norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
-    for kind, flat in zip(("running_mean", "running_var"), torch.from_numpy(choice.statistics), strict=True):
-        for norm, part in zip(norms, flat.split([norm.num_features for norm in norms]), strict=True):
-            getattr(norm, kind).copy_(part)
+def statistics_of(space: SearchSpace, choice: PoolChoice) -> Statistics:
+    """The BN statistics of a choice by the layers of its extracted subnet."""
+    layers = norm_layers(space, choice.arch)
+    channels = [found.layer.out_chs for found in layers]
+    means, variances = (torch.split(torch.from_numpy(flat), channels) for flat in choice.statistics)
+    return {found.name: pair for found, pair in zip(layers, zip(means, variances, strict=True), strict=True)}

@@ -9,7 +9,8 @@ import torch
 from supernet.bundle import open_bundle
 from supernet.errors import InvalidConfigError
 from supernet.network.checkpoint import load_supernet
-from supernet.pools.storage import load_pools, norm_layers
+from supernet.pools.storage import load_pools
+from supernet.spaces.norms import norm_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +115,7 @@ def _write_statistics(supernet: Supernet, pool: PoolChoice) -> None:
     """Write into the leading channels of every BN buffer the pool's arch reads; nobody reads the others."""
     layers = norm_layers(supernet.space, pool.arch)
     for kind, flat in zip(("running_mean", "running_var"), torch.from_numpy(pool.statistics), strict=True):
-        parts = flat.split([layer.out_chs for _, layer in layers])
-        for (position, layer), part in zip(layers, parts, strict=True):
-            buffer = supernet.get_buffer(f"blocks.{position}.layers.{layer.name}.norm.{kind}")
-            buffer[: layer.out_chs].copy_(part)
+        parts = flat.split([found.layer.out_chs for found in layers])
+        for found, part in zip(layers, parts, strict=True):
+            buffer = supernet.get_buffer(f"blocks.{found.position}.layers.{found.layer.name}.norm.{kind}")
+            buffer[: found.layer.out_chs].copy_(part)

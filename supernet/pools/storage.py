@@ -10,6 +10,7 @@ import numpy as np
 from supernet.errors import InvalidBundleError
 from supernet.predictors.storage import read_file, validate_number, validate_space, write_file
 from supernet.spaces.arch import Arch
+from supernet.spaces.norms import norm_layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from supernet.predictors.storage import Arrays
-    from supernet.spaces.blocks import LayerSpec
     from supernet.spaces.space import SearchSpace
 
 FORMAT = "tailor-pools/1"
@@ -52,11 +52,6 @@ class PoolChoice:
     top1: float
     images: int
     statistics: NDArray[np.float32] = field(compare=False, repr=False)
-
-
-def norm_layers(space: SearchSpace, arch: Arch) -> list[tuple[int, LayerSpec]]:
-    """Position and shape of each normalised layer an arch runs, in network order."""
-    return [(position, layer) for position, spec in space.walk(arch) for layer in spec.layers if layer.norm]
 
 
 def save_pools(path: Path, choices: Sequence[PoolChoice], space: SearchSpace) -> None:
@@ -117,7 +112,7 @@ def _read_choice(entry: Any, statistics: NDArray[Any], space: SearchSpace) -> Po
     validate_number("top1", entry["top1"], 0, 1)
     validate_number("images", entry["images"], 1, _MAX_IMAGES, whole=True)
     arch = space.canonicalize(Arch.from_dict(entry["arch"]))
-    channels = sum(layer.out_chs for _, layer in norm_layers(space, arch))
+    channels = sum(found.layer.out_chs for found in norm_layers(space, arch))
     if (
         statistics.dtype != np.float32
         or statistics.shape != (2, channels)

@@ -31,8 +31,6 @@ SETTINGS: dict[str, type[Any]] = {
     "netaug": NetAugSettings,
     "fine_tuning": FineTuningSettings,
 }
-# What these train is one network, the target; the others train a supernet.
-METHODS_OF_ONE = ("netaug", "fine_tuning")
 
 
 def build_method(

@@ -14,9 +14,10 @@ from service.bundle_archive import pack_bundle
 from service.db import repositories
 from service.db.engine import session_scope
 from supernet.bundle import PARTS, Bundle, write_manifest
-from supernet.pools.storage import PoolChoice, norm_layers, save_pools
+from supernet.pools.storage import PoolChoice, save_pools
 from supernet.spaces.arch import Arch
 from supernet.spaces.costs import macs, params
+from supernet.spaces.norms import norm_layers
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
 
@@ -25,7 +26,7 @@ SMALL, LARGE = SPACE.smallest(), SPACE.largest()
 
 
 def choice_of(resource: str, low: float, arch: Arch) -> PoolChoice:
-    channels = sum(layer.out_chs for _, layer in norm_layers(SPACE, arch))
+    channels = sum(found.layer.out_chs for found in norm_layers(SPACE, arch))
     return PoolChoice(resource, low, 2 * low, arch, 0.625, 5000, np.ones((2, channels), np.float32))
 
 

@@ -26,10 +26,11 @@ from supernet.bundle import (
 from supernet.errors import FingerprintMismatchError, InvalidBundleError
 from supernet.network.checkpoint import load_supernet, load_weights, save_tensors
 from supernet.network.elastic_net import Supernet
-from supernet.pools.storage import PoolChoice, load_pools, norm_layers, save_pools
+from supernet.pools.storage import PoolChoice, load_pools, save_pools
 from supernet.predictors.accuracy import AccuracyPredictor
 from supernet.predictors.loading import load_predictor, space_name_of
 from supernet.spaces.blocks import BlockKind
+from supernet.spaces.norms import norm_layers
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 
@@ -73,7 +74,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / PARTS["calibration"]).write_bytes(b"calibration")
     arch = space.largest()
-    channels = sum(layer.out_chs for _, layer in norm_layers(space, arch))
+    channels = sum(found.layer.out_chs for found in norm_layers(space, arch))
     choice = PoolChoice("macs", 1e4, 2e4, arch, 0.8, 100, np.ones((2, channels), np.float32))
     save_pools(folder / PARTS["pools"], [choice], space)
     describe(folder, space)

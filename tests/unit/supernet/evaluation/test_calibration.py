@@ -22,7 +22,6 @@ from supernet.evaluation.calibration import (
     Anchor,
     Calibration,
     load_calibration,
-    norm_layers,
     pixel_batches,
     recalibrate_from_anchors,
     record_calibration,
@@ -34,6 +33,7 @@ from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.network.subnet import Subnet
 from supernet.spaces.arch import Arch
+from supernet.spaces.norms import norm_layers
 from supernet.spaces.space import SearchSpace
 
 # Stand in for synthesised images; any will do where the correction is exact.
@@ -227,10 +227,7 @@ def test_anchors_that_do_not_cover_a_channel_are_refused(
 
 
 def channels_of(space: SearchSpace, arch: Arch) -> int:
-    return sum(
-        next(layer.out_chs for layer in spec.layers if layer.name == name)
-        for _, _, name, spec in norm_layers(space, arch)
-    )
+    return sum(found.layer.out_chs for found in norm_layers(space, arch))
 
 
 def test_file_keeps_anchors_within_half_precision(path: Path, calibration: Calibration, space: SearchSpace) -> None:
@@ -258,7 +255,7 @@ def test_layers_are_those_of_the_extracted_subnet(supernet: Supernet, space: Sea
     for arch in (space.largest(), space.smallest()):
         subnet = extract_subnet(supernet, arch)
         expected = [name for name, module in subnet.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
-        assert [name for name, *_ in norm_layers(space, arch)] == expected
+        assert [found.name for found in norm_layers(space, arch)] == expected
 
 
 def test_file_takes_eight_bytes_for_each_channel_of_an_anchor_and_the_images(path: Path, space: SearchSpace) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from supernet.network.elastic_net import Supernet
-from supernet.pools.storage import PoolChoice, norm_layers
+from supernet.pools.storage import PoolChoice
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import Act, BlockKind
+from supernet.spaces.norms import norm_layers
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 
@@ -56,7 +57,7 @@ def supernet(space: SearchSpace) -> Supernet:
 def draw_choice(space: SearchSpace, arch: Arch, *, low: float, seed: int) -> PoolChoice:
     """A choice with statistics that no images left."""
     rng = np.random.default_rng(seed)
-    channels = sum(layer.out_chs for _, layer in norm_layers(space, arch))
+    channels = sum(found.layer.out_chs for found in norm_layers(space, arch))
     statistics = np.stack([rng.normal(size=channels), rng.uniform(0.2, 3, channels)]).astype(np.float32)
     return PoolChoice("macs", low, low + 1e5, arch, 0.7 + seed / 100, 500, statistics)
 

@@ -15,7 +15,8 @@ from supernet.network.checkpoint import save_tensors
 from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.pools.runtime import PoolRuntime
-from supernet.pools.storage import PoolChoice, norm_layers, save_pools
+from supernet.pools.storage import PoolChoice, save_pools
+from supernet.spaces.norms import norm_layers
 from supernet.spaces.space import SearchSpace
 
 
@@ -44,7 +45,7 @@ def test_a_pool_runs_what_its_extracted_subnet_runs(
     choice = choices[index]
     subnet = extract_subnet(supernet, choice.arch)
     layers = [name for name, module in subnet.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    channels = [layer.out_chs for _, layer in norm_layers(space, choice.arch)]
+    channels = [found.layer.out_chs for found in norm_layers(space, choice.arch)]
     means, variances = (torch.from_numpy(flat).split(channels) for flat in choice.statistics)
     apply_statistics(subnet, dict(zip(layers, zip(means, variances, strict=True), strict=True)))
 
