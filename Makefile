@@ -16,9 +16,9 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# A file at a time on every core; each test process computes on one thread.
+# A file at a time on every core.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 demo: $(VENV)/.run
 	$(BIN)/python examples/demo.py

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 from deployed_accuracy import load_test_images, top1
+from service_calls import checked, download_deployment
 
 from latency_tables.build import measure_model
 from latency_tables.measure import FULL_PLAN
@@ -67,8 +68,10 @@ def main() -> None:
     rows = []
     with httpx.Client(base_url=arguments.server, timeout=120) as client:
         device = arguments.device or only_device(client)
-        table = parse_table(get(client, f"/v1/devices/{device}/tables/{arguments.space}").text, space=arguments.space)
-        limits = get(client, f"/v1/devices/{device}/limits").json()["latency_ms"]
+        table = parse_table(
+            checked(client.get(f"/v1/devices/{device}/tables/{arguments.space}")).text, space=arguments.space
+        )
+        limits = checked(client.get(f"/v1/devices/{device}/limits")).json()["latency_ms"]
         # From just above the fastest subnet, where there is something to choose, to the slowest.
         for budget_ms in np.geomspace(1.05 * limits["min"], limits["max"], arguments.count):
             rows.append(deploy(client, table, round(float(budget_ms), 4), test))
@@ -83,7 +86,7 @@ def main() -> None:
 
 
 def only_device(client: httpx.Client) -> str:
-    names = [item["id"] for item in get(client, "/v1/devices").json()["items"] if item["threads"] == 1]
+    names = [item["id"] for item in checked(client.get("/v1/devices")).json()["items"] if item["threads"] == 1]
     if len(names) != 1:
         sys.exit(f"Say which --device to use; with one thread there are {names}.")
     return str(names[0])
@@ -96,18 +99,11 @@ def deploy(client: httpx.Client, table: LatencyTable, budget_ms: float, test: Im
     response = client.post("/v1/searches", json={"device": device, "constraints": {"latency_ms": budget_ms}})
     search = checked(response).json()
     search_s = time.perf_counter() - started
-    deployment = checked(client.post("/v1/deployments", json={"search_id": search["id"]})).json()
-    job = deployment["job"]
-    while job["state"] not in ("succeeded", "failed", "cancelled"):
-        time.sleep(0.2)
-        job = get(client, f"/v1/jobs/{job['id']}").json()
-    if job["state"] != "succeeded":
-        sys.exit(f"The deployment at {budget_ms} ms {job['state']}: {job['error']}")
-    deploy_s = time.perf_counter() - started - search_s
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for name in ("model.onnx", "manifest.json"):
-            (folder / name).write_bytes(get(client, f"/v1/deployments/{deployment['id']}/{name}").content)
+        deployment = checked(client.post("/v1/deployments", json={"search_id": search["id"]})).json()
+        download_deployment(client, deployment, folder)
+        deploy_s = time.perf_counter() - started - search_s
         verify_deployment(folder)
         measured = measure_model(
             folder / "model.onnx",
@@ -161,16 +157,6 @@ def as_markdown(rows: list[Deployed]) -> str:
         f"{100 * float(abs(1 / ratios - 1).mean()):.1f} %."
     )
     return "\n".join(lines) + "\n"
-
-
-def get(client: httpx.Client, path: str) -> httpx.Response:
-    return checked(client.get(path))
-
-
-def checked(response: httpx.Response) -> httpx.Response:
-    if response.is_error:
-        sys.exit(f"{response.request.method} {response.request.url} answered {response.status_code}: {response.text}")
-    return response
 
 
 if __name__ == "__main__":

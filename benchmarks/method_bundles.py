@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 from deployed_accuracy import load_test_images, top1
+from service_calls import checked, download_deployment
 
 from supernet.bundle import open_bundle
 
@@ -125,16 +126,9 @@ def deploy(client: httpx.Client, method: str, folder: Path, test: ImageSet) -> R
             },
         )
     ).json()
-    job = search["deployment"]["job"]
-    while job["state"] not in ("succeeded", "failed", "cancelled"):
-        time.sleep(0.2)
-        job = checked(client.get(f"/v1/jobs/{job['id']}")).json()
-    if job["state"] != "succeeded":
-        sys.exit(f"The deployment of {method} {job['state']}: {job['error']}")
     model = folder / "model"
     model.mkdir(exist_ok=True)
-    for name in ("model.onnx", "manifest.json"):
-        (model / name).write_bytes(checked(client.get(f"/v1/deployments/{search['deployment']['id']}/{name}")).content)
+    download_deployment(client, search["deployment"], model)
     tailor("verify", str(model))
     accuracy, size = search["accuracy"], bundle.space.size()
     return Row(
@@ -200,12 +194,6 @@ def running_service(folder: Path) -> Iterator[httpx.Client]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-
-
-def checked(response: httpx.Response) -> httpx.Response:
-    if response.is_error:
-        sys.exit(f"{response.request.method} {response.request.url} answered {response.status_code}: {response.text}")
-    return response
 
 
 if __name__ == "__main__":

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Read when torch and numpy load, here and in the processes of tests: sums have one order, small networks run faster,
+# and a busy machine does not matter.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @pytest.fixture
@@ -21,6 +28,8 @@ def shared_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A seeded generator of its own for each test."""
+    import numpy as np
+
     return np.random.default_rng(20)
 
 

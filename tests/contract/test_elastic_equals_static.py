@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,6 @@ from supernet.spaces.fixed import augment
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import Dimension, SearchSpace
 from supernet.spaces.stage import Stage
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small networks run faster so, and a busy machine does not matter."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def width_space() -> SearchSpace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,14 +81,6 @@ def draw_images(n: int, seed: int) -> ImageSet:
     values = 120 + contrast * patterns[labels][..., None] + rng.normal(0, 40, (n, 16, 16, 3))
     values += rng.normal(0, 20, (n, 1, 1, 3))
     return ImageSet(np.clip(values, 0, 255).astype(np.uint8), labels, CLASSES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

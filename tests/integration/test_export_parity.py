@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +17,6 @@ from supernet.network.elastic_net import Supernet
 from supernet.network.extract import extract_subnet
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import Dimension
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A small network runs slower on several threads where other work fills the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_subnet_of_the_default_space_deploys_and_verifies(tmp_path: Path, rng: np.random.Generator) -> None:

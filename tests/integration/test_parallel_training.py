@@ -43,13 +43,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from supernet.data.images import ImageSet
 from supernet.training.config import load_config
 from supernet.training.loop import train
 
-torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 images = ImageSet(rng.integers(0, 256, (48, 12, 12, 3), np.uint8), rng.integers(0, 3, 48), ("a", "b", "c"))
 for config in map(Path, sys.argv[1:]):

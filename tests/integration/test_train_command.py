@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +44,9 @@ bias = true
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing would take most of the time of runs as short as these."""
     monkeypatch.setattr("supernet.training.log.draw_curves", lambda *_: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

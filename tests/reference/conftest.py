@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
 import pytest
-import torch
 
 from benchmarks.reference_differences import Comparison, Pair, build_pair, compare, load_reference
 
@@ -33,12 +32,3 @@ def comparison_of(
 ) -> Callable[[str], Comparison]:
     """By the name of a space: archs as both sides see them, run once."""
     return cache(lambda name: compare(pair_of(name), reference, N_ARCHS))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A busy machine does not matter so, and sums keep their order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 
 from supernet.data.images import ImageSet
 from supernet.spaces.blocks import Act, BlockKind
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 from supernet.training.config import TrainConfig
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """So that sums have one order and a busy machine does not matter."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
