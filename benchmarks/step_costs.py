@@ -2,8 +2,8 @@
 
 python benchmarks/step_costs.py [--space cifar_mbv3]
 
-Means over the steps of a run, per phase where there are several. A pass counts the MACs of its arch; a teacher that only
-runs forward counts a third, since a backward pass costs about two forward ones.
+Means over steps in the middle of each phase. A pass counts the MACs of its arch; a teacher, which only runs forward,
+counts a third, since a backward pass costs about two forward ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ def main() -> None:
         for phase in method.phases():
             costs = []
             for step in range(STEPS):
-                # In the middle of the phase.
                 epoch = Epoch(first + phase.epochs // 2, phase, phase.epochs // 2, EPOCHS)
                 passes = method.passes(epoch, step, rng)
                 taught = phase.teacher is not Teacher.FIRST_PASS
