@@ -26,8 +26,9 @@ from supernet.network.elastic_net import Supernet
 from supernet.network.extract import embed_subnet, extract_subnet
 from supernet.pools.choice import choose_pools
 from supernet.pools.storage import save_pools
-from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
+from supernet.predictors.accuracy import LEAST_ARCHS
 from supernet.predictors.evaluated import EvaluatedAccuracies
+from supernet.predictors.fitting import fit_predictor
 from supernet.spaces.costs import blocks_of
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from supernet.evaluation.accuracy import AccuracyResult
     from supernet.evaluation.statistics import Statistics
     from supernet.network.subnet import Subnet
-    from supernet.predictors.predictor import Predictor
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
     from supernet.training.methods.pss_net import Pool
@@ -151,19 +151,14 @@ def build_bundle(
     rows = space.to_rows([entry.arch for entry in population])
     top1 = np.array([entry.result.top1 for entry in population])
     n_images = len(splits.validation)
-    predictor: Predictor = (
-        EvaluatedAccuracies(space, rows, top1, n_images)
-        if space.size() < LEAST_ARCHS
-        else AccuracyPredictor.fit(space, rows, top1, n_images=n_images, rng=rng)
-    )
-    predictor.save(out / PARTS["predictor"])
+    fit_predictor(space, rows, top1, n_images=n_images, rng=rng).save(out / PARTS["predictor"])
     return write_manifest(
         out,
         name=name,
         space=space,
         classes=splits.train.classes,
         normalisation=(normalisation.mean, normalisation.std),
-        training={**training, "population": len(population), "population_images": n_images},
+        training={**training, "predictor": {"archs": len(population), "images": n_images}},
         versions={"tailor": version("tailor-nas"), "torch": str(torch.__version__).split("+")[0]},
     )
 

@@ -201,7 +201,8 @@ def test_a_bundle_has_every_part_and_says_where_it_comes_from(bundle: Bundle, sp
     assert set(manifest.parts) == set(PARTS)
     assert (manifest.name, manifest.classes, bundle.space) == ("tiny", CLASSES, SPACE)
     assert (manifest.mean, manifest.std) == splits.train.normalisation()
-    assert manifest.training == {"dataset": "textures", "epochs": 3, "population": 24, "population_images": 500}
+    predictor = {"archs": 24, "images": 500}
+    assert manifest.training == {"dataset": "textures", "epochs": 3, "predictor": predictor}
     assert set(manifest.versions) == {"tailor", "torch"}
 
 

@@ -12,18 +12,13 @@ from service.jobs.handlers.ordered_bundle import open_ordered
 from service.jobs.states import PredictorPayload
 from supernet.bundle import PARTS, write_manifest
 from supernet.evaluation.population import load_population
-from supernet.predictors.accuracy import LEAST_ARCHS, AccuracyPredictor
-from supernet.predictors.evaluated import EvaluatedAccuracies
+from supernet.predictors.fitting import fit_predictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supernet.predictors.predictor import Predictor
-
 # Of the folds of cross-validation: the same populations give the same bundle, attempt after attempt.
 _SEED = 0
-# What training said of the predictor it fitted.
-_FORMER = ("population", "population_images")
 
 
 def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], None]) -> dict[str, Any]:
@@ -48,11 +43,7 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
     report(0.1, "fit")
     rows, top1 = space.to_rows(list(results)), np.array([result.top1 for result in results.values()])
     n_images = next(iter(results.values())).total
-    predictor: Predictor = (
-        EvaluatedAccuracies(space, rows, top1, n_images)
-        if space.size() < LEAST_ARCHS
-        else AccuracyPredictor.fit(space, rows, top1, n_images=n_images, rng=np.random.default_rng(_SEED))
-    )
+    predictor = fit_predictor(space, rows, top1, n_images=n_images, rng=np.random.default_rng(_SEED))
     report(0.8, "write")
     out_dir.mkdir()
     for part in bundle.manifest.parts:
@@ -66,7 +57,7 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
         space=space,
         classes=manifest.classes,
         normalisation=(manifest.mean, manifest.std),
-        training={key: value for key, value in manifest.training.items() if key not in _FORMER}
+        training=manifest.training
         | {"predictor": {"archs": len(results), "images": n_images, "populations": list(order.populations)}},
         versions=manifest.versions,
     )

@@ -30,7 +30,7 @@ from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
 
 SPACE = load_space("cifar_mbv3").with_classes(2)
-TRAINING = {"method": "ours", "population": 400, "validation_images": 5000}
+TRAINING = {"method": "ours", "predictor": {"archs": 250, "images": 500}}
 
 
 def test_a_long_job_holds_up_no_export_and_long_jobs_wait_for_each_other(service):
