@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from supernet.export.verify import verify_deployment
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples" / "demo.py"
 
 
 @pytest.mark.timeout(600)
@@ -52,3 +56,29 @@ def test_demo_refuses_a_folder_it_cannot_write_before_it_starts(tmp_path: Path) 
     assert done.stderr.startswith("Error: ")
     assert "cannot be written" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("paces", "chosen"), [((1.4, 0.8), "second"), ((0.8, 1.4), "first"), ((1.4, 1.05), "second")])
+def test_demo_on_a_machine_too_busy_to_be_measured_takes_the_nearest_table_of_its_chip(
+    paces: tuple[float, float], chosen: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shipped = json.loads((ROOT / "latency_tables/data/intel-xeon-processor-2c-1t/cifar_mbv3.json").read_text())
+    tables = {name: shipped | {"device": shipped["device"] | {"device_id": name}} for name in ("first", "second")}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/devices":
+            return httpx.Response(200, json={"items": [{"id": name} for name in tables]})
+        return httpx.Response(200, json=tables[request.url.path.split("/")[3]])
+
+    find_device = runpy.run_path(str(DEMO))["find_device"]
+    # What the machine of a test cannot be asked for: a chip, a pace, and that it cannot be measured.
+    pace_of = dict(zip(tables, paces, strict=True))
+    find_device.__globals__.update(
+        matches=lambda device, mine: True,
+        measure_pace=lambda table, space: pace_of[table.device.device_id],
+        subprocess=SimpleNamespace(run=lambda command, check: SimpleNamespace(returncode=1)),
+    )
+    with httpx.Client(base_url="http://demo", transport=httpx.MockTransport(answer)) as client:
+        assert find_device(client, tmp_path).device.device_id == chosen
+    busy = "too busy to be measured" in capfd.readouterr().out
+    assert busy == (paces[1] != 1.05)
