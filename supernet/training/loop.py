@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from supernet.data.images import ImageSet
     from supernet.network.elastic_net import Supernet
     from supernet.training.config import TrainConfig
-    from supernet.training.log import EpochReport, RunLog
-from supernet.training.method import Method, Phase
+    from supernet.training.method import Method, Phase
 
 # An epoch that diverges is tried again from the last checkpoint, with other draws and half the learning rate each time.
 ATTEMPTS = 3

@@ -7,15 +7,10 @@ Source: Yu & Huang 2019 (arXiv 1903.05134), `us_mobilenet_v{1,2}.py`; PSS-Net (a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from supernet.spaces.blocks import Act, BlockKind, make_divisible
 from supernet.spaces.families.ofa import IMAGENET_CLASSES, classifier
 from supernet.spaces.space import SearchSpace
 from supernet.spaces.stage import Stage
-
-if TYPE_CHECKING:
-    pass
 
 US_RESOLUTIONS = (224,)
 PSS_RESOLUTIONS = tuple(range(128, 225, 8))
