@@ -12,7 +12,7 @@ from service.commands.output import JsonFlag, note, print_json, validate_writabl
 
 def export(
     supernet: Annotated[str, typer.Option(help="A bundle's folder, or the name of a shipped one.")],
-    arch: Annotated[Path, typer.Option(help="JSON file of an arch, or of a search answer.")],
+    arch: Annotated[str, typer.Option(help="JSON file of an arch or of a search answer, or smallest or largest.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for model.onnx and manifest.json.")],
     *,
     precision: Annotated[str, typer.Option(help="Only fp32 so far.")] = "fp32",
@@ -25,12 +25,13 @@ def export(
 ) -> None:
     """Write one subnet as verified ONNX."""
     validate_writable(out)  # before seconds of imports
+    from supernet.bundle import open_bundle
     from supernet.deployment import build_deployment
-    from supernet.spaces.arch import load_arch
+    from supernet.spaces.arch import find_arch
 
     manifest = build_deployment(
         supernet,
-        load_arch(arch),
+        find_arch(open_bundle(supernet).space, arch),
         out,
         opset=opset,
         precision=precision,

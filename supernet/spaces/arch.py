@@ -7,14 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import InvalidArchError
 from supernet.strict_json import unique_keys
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from supernet.spaces.space import SearchSpace
 
 
@@ -106,6 +105,22 @@ def load_arch(path: Path) -> Arch:
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidArchError(f"'{path}' cannot be read as JSON: {error}.") from error
     return Arch.from_dict(document["arch"] if isinstance(document, dict) and "arch" in document else document)
+
+
+def find_arch(space: SearchSpace, name: str) -> Arch:
+    """The `smallest` or the `largest` arch of a space, or the one of a file as `load_arch` reads it; canonical.
+
+    Raises:
+        InvalidArchError: As `load_arch`, or the arch lies outside the space.
+    """
+    if name in ("smallest", "largest"):
+        return space.smallest() if name == "smallest" else space.largest()
+    try:
+        return space.canonicalize(load_arch(Path(name)))
+    except InvalidArchError as error:
+        raise InvalidArchError(
+            f"An arch is 'smallest', 'largest' or the JSON file of one of '{space.name}', got {name!r}: {error}"
+        ) from error
 
 
 def _listed(name: str, value: Any) -> list[Any] | tuple[Any, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import InvalidArchError, InvalidConfigError
-from supernet.spaces.arch import load_arch
+from supernet.spaces.arch import find_arch
 from supernet.training.methods.fine_tuning import FineTuning, FineTuningSettings
 from supernet.training.methods.netaug import NetAug, NetAugSettings
 from supernet.training.methods.progressive_shrinking import ProgressiveShrinking, ProgressiveShrinkingSettings
@@ -59,15 +58,10 @@ def read_target(space: SearchSpace, target: str) -> Arch:
     Raises:
         InvalidConfigError: It is none of these.
     """
-    if target in ("smallest", "largest"):
-        return space.smallest() if target == "smallest" else space.largest()
     try:
-        return space.canonicalize(load_arch(Path(target)))
+        return find_arch(space, target)
     except InvalidArchError as error:
-        raise InvalidConfigError(
-            f"The 'target' must be 'smallest', 'largest' or the JSON file of an arch of '{space.name}', got "
-            f"{target!r}: {error}"
-        ) from error
+        raise InvalidConfigError(f"'target': {error}") from error
 
 
 _BUILDERS: dict[str, Callable[[TrainConfig, SearchSpace, Mapping[str, AdditiveCost]], Method]] = {

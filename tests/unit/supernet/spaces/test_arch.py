@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from supernet.errors import InvalidArchError
-from supernet.spaces.arch import Arch
+from supernet.spaces.arch import Arch, find_arch
+from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
 
 
@@ -144,3 +147,18 @@ def test_dict_of_an_arch_is_plain_json(ofa: SearchSpace) -> None:
     data = ofa.largest().to_dict()
     assert json.loads(json.dumps(data)) == data
     assert Arch.from_dict(data) == ofa.largest()
+
+
+def test_an_arch_is_found_by_its_name_or_its_file(tmp_path: Path) -> None:
+    space = load_space("cifar_mbv3")
+    wanted = space.sample(np.random.default_rng(5))
+    (tmp_path / "answer.json").write_text(json.dumps({"arch": wanted.to_dict(), "latency_ms": {}}))
+    assert find_arch(space, str(tmp_path / "answer.json")) == wanted
+    assert (find_arch(space, "smallest"), find_arch(space, "largest")) == (space.smallest(), space.largest())
+    with pytest.raises(
+        InvalidArchError, match=r"'smallest', 'largest' or the JSON file of one of 'cifar_mbv3'.*larger"
+    ):
+        find_arch(space, "larger")
+    (tmp_path / "stranger.json").write_text(json.dumps(load_space("ofa_mbv3_w1.0").largest().to_dict()))
+    with pytest.raises(InvalidArchError, match=r"stranger\.json"):
+        find_arch(space, str(tmp_path / "stranger.json"))

@@ -409,7 +409,7 @@ def test_targets_are_named_or_read_from_a_file() -> None:
         method = build_method(TrainConfig("cifar_mbv3", "netaug", NetAugSettings(target)), CIFAR)
         assert isinstance(method, NetAug)
         assert method.target == getattr(CIFAR, target)()
-    with pytest.raises(InvalidConfigError, match=r"'target' must be 'smallest', 'largest' or the JSON file"):
+    with pytest.raises(InvalidConfigError, match=r"'target': An arch is 'smallest', 'largest' or the JSON file"):
         build_method(TrainConfig("cifar_mbv3", "netaug", NetAugSettings("nowhere.json")), CIFAR)
 
 
