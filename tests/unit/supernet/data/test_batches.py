@@ -78,7 +78,7 @@ def test_crops_are_shifted_windows_some_of_them_mirrored(rng: np.random.Generato
     out = crop_and_flip(pixels, rng)
     np.testing.assert_array_equal(pixels, original)
     assert (out.shape, out.dtype) == (pixels.shape, np.uint8)
-    padded = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    padded = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
     seen: set[tuple[int, int, bool]] = set()
     for image, source in zip(out, padded, strict=True):
         matches = [
@@ -92,6 +92,13 @@ def test_crops_are_shifted_windows_some_of_them_mirrored(rng: np.random.Generato
         seen.update(matches)
     assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(2 * pad + 1))
     assert {mirrored for _, _, mirrored in seen} == {False, True}
+
+
+def test_crops_show_nothing_but_the_image(rng: np.random.Generator) -> None:
+    bright = rng.integers(200, 256, (50, 32, 32, 3)).astype(np.uint8)
+    out = crop_and_flip(bright, rng)
+    assert out.min() >= 200
+    assert out.mean() == pytest.approx(bright.mean(), abs=1)
 
 
 def test_small_images_are_only_mirrored(rng: np.random.Generator) -> None:
