@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--random", type=int, default=100, help="random archs to compare")
     parser.add_argument("--searched", type=int, default=40, help="answers of searches to compare, over all budgets")
+    parser.add_argument("--limit", type=float, default=FULL_PLAN.limit_s, help="seconds, where the machine is busy")
     parser.add_argument("--table", type=Path, help="earlier table to search with; default the shipped one")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -54,11 +55,10 @@ def main() -> None:
     space, rng = bundle.space, np.random.default_rng(SEED)
     archs = dict.fromkeys(space.from_rows(space.sample_rows(rng, arguments.random)), "random")
     archs |= dict.fromkeys(searched_archs(earlier, bundle, arguments.searched), "searched")
+    plan = replace(FULL_PLAN, limit_s=arguments.limit)
     for threads in arguments.threads:
         started = time.perf_counter()
-        table, measured = measure_table_and_networks(
-            space, list(archs), threads=threads, plan=FULL_PLAN, report=progress
-        )
+        table, measured = measure_table_and_networks(space, list(archs), threads=threads, plan=plan, report=progress)
         progress(f"{threads} threads after {time.perf_counter() - started:.0f} s")
         save_table(table, arguments.out / f"table_{threads}t.json")
         compare(LatencyEstimator(table, space), archs, measured, arguments.out / f"agreement_{threads}t.csv")

@@ -291,10 +291,10 @@ class _Bench:
             self.cpus = process.cpus
             for _ in range(self.plan.rounds):
                 self._round(process, keys, total)
-            while (unsteady := self._unsteady()) and perf_counter() - started < self.plan.limit_s:
-                total += len(unsteady)
-                self._say(f"the machine was busy: {len(unsteady)} chains and networks are visited again")
-                self._round(process, unsteady, total)
+            while (rare := self._rarely_steady()) and perf_counter() - started < self.plan.limit_s:
+                total += len(rare)
+                self._say(f"the machine was busy: {len(rare)} chains and networks are visited again")
+                self._round(process, rare, total)
         drift = self._seen.drift
         if drift > self.plan.max_drift:
             raise UnstableMeasurementError(
@@ -328,7 +328,7 @@ class _Bench:
     @property
     def covered_share(self) -> float:
         """Share of the chains and networks with a visit that counts."""
-        return 1 - len(self._unsteady()) / len(self.visits)
+        return 1 - len(self._rarely_steady(1)) / len(self.visits)
 
     def network_stats(self, index: int) -> LatencyStats:
         """Latency of a network that was visited."""
@@ -337,7 +337,7 @@ class _Bench:
     def provenance(self, runtime_version: str) -> dict[str, Any]:
         """What a table says about this measurement."""
         pace = self._seen
-        never = len(self._unsteady())
+        never = len(self._rarely_steady(1))
         warnings = []
         if pace.drift > WARN_DRIFT:
             warnings.append(f"the reference network drifted by a factor of {pace.drift:.2f}")
@@ -361,9 +361,10 @@ class _Bench:
     def _seen(self) -> Pace:
         return Pace.of(visit for visits in self.visits.values() for visit in visits)
 
-    def _unsteady(self) -> list[Key]:
-        pace = self.pace
-        return [key for key, visits in self.visits.items() if not any(map(pace.is_steady, visits))]
+    def _rarely_steady(self, least: int | None = None) -> list[Key]:
+        """Chains and networks with fewer steady visits than `least`, by default the plan's."""
+        pace, wanted = self.pace, self.plan.steady_visits if least is None else least
+        return [key for key, visits in self.visits.items() if sum(map(pace.is_steady, visits)) < wanted]
 
     def _round(self, process: MeasureProcess, keys: Sequence[Key], total: int) -> None:
         for place in self.rng.permutation(len(keys)):

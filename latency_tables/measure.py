@@ -38,7 +38,8 @@ class MeasurePlan:
         reference_s: Length of a burst of the reference.
         min_runs: Least passes of a burst, however long they take.
         rounds: Visits of each chain and network.
-        limit_s: What had no steady visit is visited again until the measurement has taken this long.
+        steady_visits: Of each chain and network that should count; on a machine with other work few visits do.
+        limit_s: What had fewer is visited again until the measurement has taken this long.
         coverage: Chains each block stands in, at least.
         networks: Whole networks for the calibration.
         max_drift: Slowest over fastest reference above which the measurement fails; infinite only warns.
@@ -50,6 +51,7 @@ class MeasurePlan:
     reference_s: float = 0.005
     min_runs: int = 8
     rounds: int = 6
+    steady_visits: int = 1
     limit_s: float = 50.0
     coverage: int = 3
     networks: int = 24
@@ -62,7 +64,7 @@ class MeasurePlan:
             value = getattr(self, name)
             if not isfinite(value) or value < 0:
                 raise InvalidSettingError(f"'{name}' of a measuring plan must be finite seconds from 0, got {value}.")
-        for name, least in (("min_runs", 3), ("rounds", 1), ("coverage", 1), ("networks", 0)):
+        for name, least in (("min_runs", 3), ("rounds", 1), ("steady_visits", 0), ("coverage", 1), ("networks", 0)):
             if getattr(self, name) < least:
                 raise InvalidSettingError(f"'{name}' of a measuring plan must be at least {least}.")
         if not self.max_drift > 1:
@@ -87,7 +89,7 @@ class MeasurePlan:
 
 # Many short visits: a program that comes and goes beside the measurement spoils few of them.
 QUICK_PLAN = MeasurePlan()
-FULL_PLAN = MeasurePlan(warmup_s=2.0, burst_s=0.02, rounds=12, coverage=5, networks=60, limit_s=300.0)
+FULL_PLAN = MeasurePlan(warmup_s=2.0, burst_s=0.02, rounds=12, steady_visits=4, limit_s=600.0, coverage=5, networks=60)
 
 
 @dataclass(frozen=True, slots=True)

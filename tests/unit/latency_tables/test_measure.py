@@ -203,6 +203,20 @@ def test_a_machine_that_is_never_steady_gives_no_table(
     assert caught.value.steady_share == 0
 
 
+def test_chains_and_networks_are_visited_until_enough_visits_were_steady(
+    small_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latency_tables.visits.STEADY_SHARE", inf)
+    monkeypatch.setattr("latency_tables.visits.MIXED_SHARE", inf)
+    plan = MeasurePlan.from_dict(TINY_PLAN.to_dict() | {"steady_visits": 3, "limit_s": 60})
+    lines: list[str] = []
+    measure_networks([small_space.smallest()] * 2, small_space, plan=plan, report=lines.append)
+    assert [line for line in lines if "visited again" in line] == [
+        "the machine was busy: 2 chains and networks are visited again"
+    ] * 2
+    assert lines[-1] == "6 of 6 visits"
+
+
 def test_networks_beside_a_table_count_only_at_its_pace(small_space: SearchSpace) -> None:
     plan = MeasurePlan.from_dict(TINY_PLAN.to_dict() | {"min_covered_share": 0.5, "limit_s": 0.2})
     table = measure_table(small_space, device_id="here", plan=TINY_PLAN)
