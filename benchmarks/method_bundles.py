@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from supernet.data.images import ImageSet
 
 CONFIGS = Path(__file__).parent / "methods"
+# Measurements of a machine before it is given up as too busy.
+PROFILES = 6
 METHODS = ("rss", "progressive_shrinking", "us_nets", "pss_net", "netaug", "fine_tuning")
 
 
@@ -98,12 +100,15 @@ def train(method: str, data: Path, out: Path, *, population: int, threads: int) 
 
 
 def profile(folder: Path) -> None:
-    """`tailor profile` with the bundle's own space."""
-    if not (folder / "table.json").exists():
-        tailor(
-            *("profile", "--supernet", str(folder / "bundle"), "--device", "this-machine", "--quick"),
-            *("-o", str(folder / "table.json")),
-        )
+    """`tailor profile` with the bundle's own space; a busy minute of the machine is waited for."""
+    if (folder / "table.json").exists():
+        return
+    command = ["profile", "--supernet", str(folder / "bundle"), "--device", "this-machine", "--quick"]
+    command += ["-o", str(folder / "table.json")]
+    for _ in range(PROFILES - 1):
+        if not run_tailor(*command):
+            return
+    tailor(*command)
 
 
 def deploy(client: httpx.Client, method: str, folder: Path, test: ImageSet) -> Row:
@@ -164,9 +169,14 @@ def as_markdown(rows: list[Row]) -> str:
 
 
 def tailor(*arguments: str) -> None:
-    """One command, its progress on stderr; ends the script where it fails."""
-    if subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=False).returncode:
+    """One command; ends the script where it fails."""
+    if run_tailor(*arguments):
         sys.exit(f"Failed: tailor {' '.join(arguments)}")
+
+
+def run_tailor(*arguments: str) -> int:
+    """The exit code of one command, whose progress goes to stderr."""
+    return subprocess.run([sys.executable, "-m", "service.cli", *arguments], check=False).returncode
 
 
 @contextmanager
