@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # Of Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#F0E442")
-CSV = "accuracies.csv"
+# Of a finished run; the first one also of all runs together.
+ACCURACIES, RESULT = "accuracies.csv", "result.json"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def write_report(out: Path, runs: Sequence[str], data: Sequence[str]) -> None:
         print("Nothing is finished yet.")
         return
     rows = [row for one in finished for row in one.rows]
-    with (out / CSV).open("w", newline="", encoding="utf-8") as file:
+    with (out / ACCURACIES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -76,9 +77,9 @@ def write_report(out: Path, runs: Sequence[str], data: Sequence[str]) -> None:
 
 def load_finished(folder: Path) -> list[Finished]:
     found = []
-    for path in sorted(folder.glob("*/*/result.json")):
+    for path in sorted(folder.glob(f"*/*/{RESULT}")):
         result = json.loads(path.read_text())
-        with (path.parent / CSV).open(newline="", encoding="utf-8") as file:
+        with (path.parent / ACCURACIES).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         data, seed = path.parent.parent.name.rsplit("_", 1)
         found.append(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tabulate_training_methods import write_report
+from tabulate_training_methods import ACCURACIES, RESULT, write_report
 
 from supernet.data.batches import Normalisation
 from supernet.data.splits import load_splits
@@ -64,7 +64,6 @@ BN_IMAGES = 1000
 # Measuring: epochs are spread over all phases of a run.
 TIMED_EPOCHS, TIMED_STEPS, TIMED_ROUNDS = 6, 2, 3
 EPOCHS = "epochs.csv"
-RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
 ACCURACY_COLUMNS = ["run", "data", "seed", "kind", "bucket", "macs", "top1_percent", "arch"]
 
@@ -265,7 +264,7 @@ def run_task(plan: Plan, task: Task, data_folder: Path, out: Path, epochs: int) 
             seconds = sum(float(line["seconds"]) for line in csv.DictReader(file))
         save_tensors(folder / WEIGHTS, supernet.state_dict(), supernet.space)
     rows = list(evaluate(task, method, supernet, splits))
-    with (folder / "accuracies.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / ACCURACIES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ACCURACY_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({"run": run.name, "data": task.data.name, "seed": task.seed} | row for row in rows)
