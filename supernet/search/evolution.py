@@ -7,60 +7,66 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from supernet.search.feasibility import at_resolutions, changes, find_anchor, neighbours, repair, sample_within
+from supernet.search.feasibility import at_resolutions, changes, find_anchor, neighbours, sample_within
+from supernet.search.proposals import propose
 from supernet.search.trials import Trials
 
 if TYPE_CHECKING:
     from supernet.search.problem import SearchProblem, SearchResult
     from supernet.spaces.space import Rows
 
-_GENERATIONS = 30
-_SMALLEST, _LARGEST = 24, 800
+_GENERATIONS = 50
+_SMALLEST, _LARGEST = 24, 1000
 # Chance of each slot to be redrawn, generation by generation: wide and narrow steps in turn.
 _MUTATION = (0.1, 0.05, 0.02)
 # Generations in a row with so small a share of new archs that what the budgets leave counts as exhausted.
 _DRY, _POOR = 8, 0.1
-# Parents whose neighbours are tried where mutants are hardly ever new.
+# Parents whose neighbours are tried where children are hardly ever new.
 _SURROUNDED = 8
 # Share of the evaluations kept for the neighbourhood of the best arch.
-_POLISH = 0.2
+_POLISH = 0.1
 _POLISH_BATCH = 400
 
 
-def evolve(problem: SearchProblem, *, evaluations: int = 10_000, seed: int = 0) -> SearchResult:
-    """Search by evolution, then step by step around the best arch.
+def evolve(
+    problem: SearchProblem, *, evaluations: int = 10_000, seed: int = 0, start: Rows | None = None
+) -> SearchResult:
+    """Search by evolution along the edge of the budgets, then step by step around the best arch.
+
+    It starts from archs that are exactly optimal for additive models of the accuracy; see `propose`.
 
     Args:
         problem: The question.
         evaluations: Upper limit of distinct archs whose accuracy is asked; budgets are checked before.
         seed: The same seed gives the same result, `seconds` apart.
+        start: `(n_archs, n_slots)` canonical archs to begin with, such as an older answer.
 
     Raises:
-        InfeasibleBudgetError: No arch keeps all budgets; told at once for a single one.
+        InfeasibleBudgetError: No arch keeps all budgets, told at once for a single one; or none was found that is
+            accurate enough.
         InvalidConfigError: No evaluation is allowed, or the accuracy function gives NaN.
 
-    Source: Cai et al. 2020 (arXiv 1908.09791), evolutionary search: parents are the best quarter, half of the children
-    mutants, half crossovers. Differs: archs beyond a budget are mixed with a cheap arch a few times instead of redrawn
-    for ever, nothing is evaluated twice, mutation rates vary, and the end is a local search.
+    Source: Cai et al. 2020 (arXiv 1908.09791), evolutionary search: half of the children mutants, half crossovers.
+    Differs: parents are the best of every small step around the budget, those a little beyond it included, not the
+    best quarter of all; nothing is evaluated twice, mutation rates vary, and the end is a local search.
     """
     started = perf_counter()
     rng = np.random.default_rng(seed)
-    trials = Trials(problem, evaluations)
     anchor = find_anchor(problem, rng)
+    trials = Trials(problem, evaluations, anchor)
+    if start is not None:
+        trials.add(start[np.isin(start[:, 0], problem.resolution_indices)])
     size = int(np.clip(evaluations // _GENERATIONS, _SMALLEST, _LARGEST))
-    trials.add(anchor)
-    trials.add(problem.within(neighbours(problem, anchor))[:size])
     trials.add(sample_within(problem, size, anchor, rng=rng))
+    propose(trials, rng)
     generations, dry, polish_at = 1, 0, int(_POLISH * evaluations)
     while trials.left and dry < _DRY:
         if trials.left <= polish_at:
             polish_at = -1
             _polish(trials, rng)
-        parents = trials.best(max(4, size // 4) * (1 + dry))
-        children = _children(problem, parents, size, generation=generations, rng=rng)
-        n_new = trials.add(repair(problem, children, anchor, rng=rng, attempts=2))
+        n_new = len(trials.add(breed(trials, rng, size, generation=generations, window=trials.window))[0])
         if n_new < _POOR * size:
-            n_new += trials.add(_around(problem, parents, rng))
+            n_new += len(trials.add(_around(trials, rng))[0])
         dry = dry + 1 if n_new < _POOR * size else 0
         generations += 1
     if trials.left:
@@ -68,17 +74,36 @@ def evolve(problem: SearchProblem, *, evaluations: int = 10_000, seed: int = 0) 
     return trials.result(generations=generations, seconds=perf_counter() - started)
 
 
-def _children(problem: SearchProblem, parents: Rows, size: int, *, generation: int, rng: np.random.Generator) -> Rows:
-    """`(size, n_slots)`: mutants and crossovers of random parents, budgets not regarded."""
-    space, probability = problem.space, _MUTATION[generation % len(_MUTATION)]
-    first, second, alone = (parents[rng.integers(0, len(parents), size // 2)] for _ in range(3))
-    mutants = space.mutate_rows(alone, rng, probability=probability)
-    return at_resolutions(problem, np.concatenate([mutants, space.crossover_rows(first, second, rng)]), rng=rng)
+def breed(
+    trials: Trials, rng: np.random.Generator, n_children: int, *, generation: int, window: tuple[float, float]
+) -> Rows:
+    """Mutants and crossovers, half of each, of archs in a window of the archive; those that fall outside are left out.
+
+    Args:
+        trials: Whose archive holds an arch.
+        rng: Draws parents, mates and changes.
+        n_children: Before some are left out.
+        generation: Decides how much mutants differ.
+        window: Places on the axis.
+
+    Returns:
+        `(n_archs, n_slots)` canonical rows; budgets are not regarded beyond the window.
+    """
+    problem, half = trials.problem, n_children // 2
+    low, high = window
+    parents, mates = trials.archive.draw_pairs(rng, n_children, low=low, high=high)
+    mutants = problem.space.mutate_rows(parents[:half], rng, probability=_MUTATION[generation % len(_MUTATION)])
+    crossed = problem.space.crossover_rows(parents[half:], mates[half:], rng)
+    children = at_resolutions(problem, np.concatenate([mutants, crossed]), rng=rng)
+    places = problem.places(children)
+    return children[(places >= low) & (places <= high)]
 
 
-def _around(problem: SearchProblem, parents: Rows, rng: np.random.Generator) -> Rows:
-    """The neighbours of a few random parents, within budgets."""
-    centres = parents[rng.choice(len(parents), min(_SURROUNDED, len(parents)), replace=False)]
+def _around(trials: Trials, rng: np.random.Generator) -> Rows:
+    """The neighbours of a few archs of the archive, within budgets."""
+    low, high = trials.window
+    centres, _ = trials.archive.draw_pairs(rng, _SURROUNDED, low=low, high=high)
+    problem = trials.problem
     return problem.within(np.concatenate([neighbours(problem, centre[None]) for centre in centres]))
 
 
@@ -90,11 +115,11 @@ def _polish(trials: Trials, rng: np.random.Generator) -> None:
     """
     problem = trials.problem
     while trials.left:
-        best, before = trials.best(1), trials.best_accuracy
+        best, before = trials.best, trials.improvements
         trials.add(problem.within(neighbours(problem, best)))
         columns, choices = changes(problem, best)
         drawn = 0
-        while trials.left and trials.best_accuracy <= before:
+        while trials.left and trials.improvements == before:
             if drawn >= len(columns) ** 2 // 2:
                 return
             rows = np.repeat(best, _POLISH_BATCH, axis=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -151,9 +151,24 @@ def _descend(problem: SearchProblem, rows: Rows, rng: np.random.Generator) -> Ro
     return rows[[int(violations.argmin())]]
 
 
+def not_accurate_enough(problem: SearchProblem, nearest: Rows, accuracy: float) -> InfeasibleBudgetError:
+    """The error where the most accurate arch found, `(1, n_slots)`, is less accurate than asked for."""
+    within = " within the budgets" if problem.constraints else ""
+    # Rounded down: an accuracy lowered to what is shown can be met.
+    reached = floor(accuracy * 10_000) / 100
+    return InfeasibleBudgetError(
+        f"No arch of '{problem.space.name}' at {_resolutions(problem)} was found{within} whose accuracy is at least "
+        f"{100 * (problem.accuracy_min or 0):g} %: the most accurate one reaches {reached:g} %. Ask for at most that, "
+        "or raise a budget.",
+        binding="accuracy_min",
+        best_achievable={"accuracy": accuracy, **problem.named_costs(nearest)},
+        arch=problem.space.from_rows(nearest)[0],
+    )
+
+
 def _cannot_keep(problem: SearchProblem, nearest: Rows, binding: int) -> InfeasibleBudgetError:
     constraint = problem.constraints[binding]
-    values = _values(problem, nearest)
+    values = problem.named_costs(nearest)
     least = _shown(constraint.name, values[constraint.name])
     return InfeasibleBudgetError(
         f"{_label(constraint.name)} budget {_shown(constraint.name, constraint.maximum)} cannot be met: the nearest "
@@ -166,7 +181,7 @@ def _cannot_keep(problem: SearchProblem, nearest: Rows, binding: int) -> Infeasi
 
 
 def _cannot_keep_together(problem: SearchProblem, nearest: Rows) -> InfeasibleBudgetError:
-    values = _values(problem, nearest)
+    values = problem.named_costs(nearest)
     binding = problem.constraints[int(problem.excesses(nearest)[:, 0].argmax())].name
     budgets = " and ".join(_shown_as(limit.name, limit.maximum) for limit in problem.constraints)
     reached = " and ".join(_shown_as(name, value) for name, value in values.items())
@@ -177,11 +192,6 @@ def _cannot_keep_together(problem: SearchProblem, nearest: Rows) -> InfeasibleBu
         best_achievable=values,
         arch=problem.space.from_rows(nearest)[0],
     )
-
-
-def _values(problem: SearchProblem, row: Rows) -> dict[str, float]:
-    names = (limit.name for limit in problem.constraints)
-    return dict(zip(names, problem.costs(row)[:, 0].tolist(), strict=True))
 
 
 def _resolutions(problem: SearchProblem) -> str:

@@ -122,7 +122,7 @@ def _walk(space: SearchSpace, tables: Sequence[Values]) -> list[_Step]:
     for stage in space.stages:
         positions = space.positions[start : start + stage.depths[-1]]
         spread = [
-            _spread(space, position, table, n_in=least.shape[1])
+            spread_table(space, position, table, n_in=least.shape[1])
             for position, table in zip(positions, tables[start:], strict=False)
         ]
         start += len(positions)
@@ -148,7 +148,7 @@ def _walk(space: SearchSpace, tables: Sequence[Values]) -> list[_Step]:
     return steps
 
 
-def _spread(space: SearchSpace, position: Position, table: Values, *, n_in: int) -> Values:
+def spread_table(space: SearchSpace, position: Position, table: Values, *, n_in: int) -> Values:
     """A position's table as `(n_resolutions, n_in, n_out, n_kernels, n_expands)`; absent slots have one choice.
 
     Where the position reads the width its stage writes, every `n_in` holds the same.

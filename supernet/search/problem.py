@@ -12,13 +12,16 @@ import numpy as np
 
 from supernet.errors import InvalidConfigError
 from supernet.search.limits import cheapest_values
-from supernet.spaces.costs import AdditiveCost, Values
+from supernet.spaces.costs import AdditiveCost, Values, macs_cost
 from supernet.spaces.space import Rows, SearchSpace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from supernet.spaces.arch import Arch
+
+# Places on an axis have a logarithm.
+_LEAST_PLACE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +41,57 @@ class Constraint:
 
     def __post_init__(self) -> None:
         """Refuse budgets that are no positive number."""
-        is_number = isinstance(self.maximum, int | float | np.number) and not isinstance(self.maximum, bool)
-        if not is_number or not isfinite(self.maximum) or self.maximum <= 0:
+        if not _is_number(self.maximum) or not isfinite(self.maximum) or self.maximum <= 0:
             raise InvalidConfigError(f"The budget '{self.name}' must be a positive number, got {self.maximum!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A cost to keep as low as an accuracy allows.
+
+    Attributes:
+        name: With its unit, as of a `Constraint`.
+        cost: Prices archs in that unit, all of them positive.
+    """
+
+    name: str
+    cost: AdditiveCost
 
 
 @dataclass(frozen=True)
 class SearchProblem:
-    """The most accurate arch of a space within budgets.
+    """The most accurate arch of a space within budgets, or the one with the lowest objective that is accurate enough.
 
     Attributes:
         space: The search space.
         accuracy: Top-1 accuracies `(n_archs,)` of canonical rows `(n_archs, n_slots)`; higher is better.
         constraints: Names are unique; all costs belong to the space. Without any, every arch is allowed.
         resolutions: Those the caller allows, such as what a predictor knows; all when None.
+        objective: What is minimised; the accuracy is maximised when None.
+        accuracy_min: Least accuracy of the answer, a fraction.
     """
 
     space: SearchSpace
     accuracy: Callable[[Rows], Values]
     constraints: tuple[Constraint, ...] = ()
     resolutions: tuple[int, ...] | None = None
+    objective: Objective | None = None
+    accuracy_min: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other."""
         names = [constraint.name for constraint in self.constraints]
         if len(set(names)) < len(names):
             raise InvalidConfigError(f"Budgets have unique names, got {names}; keep the smallest of each.")
-        for constraint in self.constraints:
-            if constraint.cost.space.fingerprint != self.space.fingerprint:
+        for priced in self._priced:
+            if priced.cost.space.fingerprint != self.space.fingerprint:
                 raise InvalidConfigError(
-                    f"The costs of '{constraint.name}' belong to space '{constraint.cost.space.name}', "
+                    f"The costs of '{priced.name}' belong to space '{priced.cost.space.name}', "
                     f"not to '{self.space.name}' with {self.space.classes} classes."
                 )
+        least = self.accuracy_min
+        if least is not None and not (_is_number(least) and 0 < least < 1):
+            raise InvalidConfigError(f"The least accuracy is a fraction between 0 and 1, got {least!r}.")
         if not len(self.resolution_indices):
             asked = list(self.space.resolutions if self.resolutions is None else self.resolutions)
             raise InvalidConfigError(
@@ -83,8 +105,8 @@ class SearchProblem:
         known = np.ones(len(self.space.resolutions), bool)
         if self.resolutions is not None:
             known &= np.isin(self.space.resolutions, self.resolutions)
-        for constraint in self.constraints:
-            known &= np.isfinite(cheapest_values(constraint.cost))
+        for priced in self._priced:
+            known &= np.isfinite(cheapest_values(priced.cost))
         return np.flatnonzero(known)
 
     @property
@@ -117,6 +139,31 @@ class SearchProblem:
         """Those that keep all budgets, in order."""
         return rows[self.feasible(rows)]
 
+    def places(self, rows: Rows) -> Values:
+        """`(n_archs,)`: where archs lie on the axis along which the answer is sought, positive.
+
+        The objective; without one the share of its budget that an arch uses up, of all budgets the largest; without
+        budgets the MACs.
+        """
+        if self.objective is not None:
+            return self.objective.cost(rows)
+        if not self.constraints:
+            return macs_cost(self.space)(rows)
+        shares: Values = np.maximum(self.excesses(rows).max(axis=0) + 1, _LEAST_PLACE)
+        return shares
+
+    def named_costs(self, row: Rows) -> dict[str, float]:
+        """What `(1, n_slots)` costs, by the names of constraints and objective."""
+        return {priced.name: float(priced.cost(row)[0]) for priced in self._priced}
+
+    @property
+    def _priced(self) -> tuple[Constraint | Objective, ...]:
+        return self.constraints if self.objective is None else (*self.constraints, self.objective)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
@@ -125,7 +172,7 @@ class SearchResult:
     Attributes:
         arch: Canonical; keeps every budget.
         accuracy: What the problem's function says of it.
-        costs: Of the arch, by the name of the constraint.
+        costs: Of the arch, by the name of the constraint or the objective.
         evaluations: Distinct archs whose accuracy was asked.
         generations: Rounds of the search.
         seconds: Wall-clock time.

@@ -25,13 +25,12 @@ def search_randomly(problem: SearchProblem, *, evaluations: int = 10_000, seed: 
     """
     started = perf_counter()
     rng = np.random.default_rng(seed)
-    trials = Trials(problem, evaluations)
     anchor = find_anchor(problem, rng)
-    trials.add(anchor)
+    trials = Trials(problem, evaluations, anchor)
     batches = dry = 0
     while trials.left and dry < _DRY:
         batches += 1
         n_drawn = min(_BATCH, 2 * trials.left)
-        n_new = trials.add(sample_within(problem, n_drawn, anchor, rng=rng))
+        n_new = len(trials.add(sample_within(problem, n_drawn, anchor, rng=rng))[0])
         dry = dry + 1 if n_new < _POOR * n_drawn else 0
     return trials.result(generations=batches, seconds=perf_counter() - started)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from supernet.errors import InvalidConfigError
+from supernet.search.archive import Archive
+from supernet.search.feasibility import not_accurate_enough
 from supernet.search.problem import SearchResult
 
 if TYPE_CHECKING:
@@ -16,8 +19,12 @@ if TYPE_CHECKING:
     from supernet.spaces.costs import Values
     from supernet.spaces.space import Rows
 
-# Best archs that are remembered with their accuracy.
-_ELITE = 1000
+
+# Shares of the budget, or of what the answer so far costs. Narrower and wider windows, and such that narrow with time,
+# found less.
+_BELOW, _BEYOND = 0.95, 1.01
+# Share of the evaluations after which an accuracy is looked for around the cheapest arch that has it.
+_EVERYWHERE = 0.15
 
 
 class Trials:
@@ -26,45 +33,68 @@ class Trials:
     Args:
         problem: The question.
         evaluations: How many distinct archs may be evaluated.
+        anchor: `(1, n_slots)` within all budgets, tried first.
+        per_step: Of the archive.
+
+    Attributes:
+        problem: The question.
+        archive: Archs to go on from, along `SearchProblem.places`. With an objective they keep all budgets.
+        left: Evaluations that are left.
+        count: Archs that were evaluated.
+        best: `(1, n_slots)` the answer so far.
+        improvements: How often the answer changed.
 
     Raises:
         InvalidConfigError: No evaluation is allowed.
     """
 
-    def __init__(self, problem: SearchProblem, evaluations: int) -> None:
+    def __init__(self, problem: SearchProblem, evaluations: int, anchor: Rows, *, per_step: int = 8) -> None:
         if isinstance(evaluations, bool) or evaluations < 1:
             raise InvalidConfigError(f"A search needs at least one evaluation, got {evaluations!r}.")
+        n_slots = len(problem.space.slots)
         self.problem = problem
+        self.archive = Archive(n_slots, per_step=per_step)
         self.left = evaluations
         self.count = 0
-        n_slots = len(problem.space.slots)
-        self._rows: Rows = np.zeros((0, n_slots), np.int16)
-        self._accuracies: Values = np.zeros(0)
+        self.best = anchor
+        self.improvements = 0
+        self._rank = (-inf, -inf)
+        self._accuracy = -inf
         self._seen: NDArray[np.uint64] = np.zeros(0, np.uint64)
         # A row's key is a sum of odd 64-bit numbers: two of a million rows share one with a chance below 1e-7.
         self._factors = np.random.default_rng(0).integers(0, 2**63, n_slots, np.uint64) * np.uint64(2) + np.uint64(1)
+        self.add(anchor)
 
     @property
-    def best_accuracy(self) -> float:
-        """Of the archs tried; -inf before the first."""
-        return float(self._accuracies[0]) if len(self._accuracies) else -np.inf
+    def is_accurate_enough(self) -> bool:
+        """Whether the answer so far has the least accuracy asked for."""
+        return self._accuracy >= (self.problem.accuracy_min or -inf)
 
-    def best(self, n_archs: int) -> Rows:
-        """Up to `n_archs` of the best archs, the best first."""
-        return self._rows[:n_archs]
+    @property
+    def window(self) -> tuple[float, float]:
+        """Between which places on the axis it is worth to look: around the budget, or around the answer so far."""
+        if self.problem.objective is not None and self.count < _EVERYWHERE * (self.count + self.left):
+            return 0, inf
+        problem, place = self.problem, float(self.problem.places(self.best)[0])
+        if not self.is_accurate_enough or not (problem.objective or problem.constraints):
+            # Up to the most accurate archs, wherever they are.
+            return _BELOW * place, inf
+        if problem.objective is not None:
+            return _BELOW * place, _BEYOND * place
+        return _BELOW * min(1.0, place), _BEYOND
 
-    def add(self, rows: Rows) -> int:
+    def add(self, rows: Rows) -> tuple[Rows, Values]:
         """Evaluate rows that are new, in order, until no evaluation is left.
 
         Args:
-            rows: `(n_archs, n_slots)` canonical, within all budgets, at resolutions of the problem.
+            rows: `(n_archs, n_slots)` canonical, at resolutions of the problem; budgets are not regarded.
 
         Returns:
-            How many were evaluated.
+            Those that were evaluated, and their accuracies.
         """
         rows = self._new(rows)[: self.left]
         if not len(rows):
-            return 0
+            return rows, np.zeros(0)
         accuracies = np.asarray(self.problem.accuracy(rows), np.float64)
         if accuracies.shape != (len(rows),) or np.isnan(accuracies).any():
             raise InvalidConfigError(
@@ -73,37 +103,56 @@ class Trials:
             )
         self.left -= len(rows)
         self.count += len(rows)
-        self._seen = np.sort(np.concatenate([self._seen, self._keys(rows)]))
-        accuracies = np.concatenate([self._accuracies, accuracies])
-        order = np.argsort(-accuracies, kind="stable")[:_ELITE]
-        self._rows = np.concatenate([self._rows, rows])[order]
-        self._accuracies = accuracies[order]
-        return len(rows)
+        places, feasible = self.problem.places(rows), self.problem.feasible(rows)
+        self._note_best(rows[feasible], places[feasible], accuracies[feasible])
+        known = np.isfinite(places)
+        if self.problem.objective is not None:
+            known &= feasible
+        self.archive.add(rows[known], places[known], accuracies[known])
+        return rows, accuracies
 
     def result(self, *, generations: int, seconds: float) -> SearchResult:
-        """The best arch with its costs."""
-        row = self.best(1)
-        names = (limit.name for limit in self.problem.constraints)
+        """The answer with its costs.
+
+        Raises:
+            InfeasibleBudgetError: Nothing was found that is accurate enough.
+        """
+        problem, accuracy = self.problem, float(self._accuracy)
+        if not self.is_accurate_enough:
+            raise not_accurate_enough(problem, self.best, accuracy)
         return SearchResult(
-            arch=self.problem.space.from_rows(row)[0],
-            accuracy=self.best_accuracy,
-            costs=dict(zip(names, self.problem.costs(row)[:, 0].tolist(), strict=True)),
+            arch=problem.space.from_rows(self.best)[0],
+            accuracy=accuracy,
+            costs=problem.named_costs(self.best),
             evaluations=self.count,
             generations=generations,
             seconds=seconds,
         )
 
+    def _note_best(self, rows: Rows, places: Values, accuracies: Values) -> None:
+        """Of equally good archs the first one stays."""
+        if not len(rows):
+            return
+        if self.problem.objective is None:
+            ranks = accuracies, np.zeros(len(rows))
+        else:
+            # First up to the least accuracy, then down with the objective.
+            ranks = np.minimum(accuracies, self.problem.accuracy_min or -inf), -places
+        index = int(np.lexsort((-ranks[1], -ranks[0]))[0])
+        rank = float(ranks[0][index]), float(ranks[1][index])
+        if rank > self._rank:
+            self.best, self._rank, self._accuracy = rows[index : index + 1], rank, float(accuracies[index])
+            self.improvements += 1
+
     def _new(self, rows: Rows) -> Rows:
         """Rows never evaluated, each once, in the order given."""
-        keys = self._keys(rows)
+        keys = rows.astype(np.uint64) @ self._factors
         _, first = np.unique(keys, return_index=True)
         first.sort()
-        rows, keys = rows[first], keys[first]
-        if not len(self._seen):
-            return rows
-        at = np.minimum(np.searchsorted(self._seen, keys), len(self._seen) - 1)
-        new: Rows = rows[self._seen[at] != keys]
+        if len(self._seen):
+            at = np.minimum(np.searchsorted(self._seen, keys[first]), len(self._seen) - 1)
+            first = first[self._seen[at] != keys[first]]
+        first = first[: self.left]
+        self._seen = np.sort(np.concatenate([self._seen, keys[first]]))
+        new: Rows = rows[first]
         return new
-
-    def _keys(self, rows: Rows) -> NDArray[np.uint64]:
-        return rows.astype(np.uint64) @ self._factors

@@ -11,7 +11,7 @@ import pytest
 from supernet.errors import InfeasibleBudgetError
 from supernet.search.evolution import evolve
 from supernet.search.limits import cheapest_arch
-from supernet.search.problem import Constraint, SearchProblem, SearchResult
+from supernet.search.problem import Constraint, Objective, SearchProblem, SearchResult
 from supernet.search.random_search import search_randomly
 from supernet.spaces.blocks import BlockKind
 from supernet.spaces.costs import Values, blocks_of, macs_cost, params_cost
@@ -55,6 +55,12 @@ def problem_at(space: SearchSpace, fraction: float) -> SearchProblem:
     return SearchProblem(space, rugged(space), (Constraint("macs", cost, low + fraction * (high - low)),))
 
 
+def every_row(space: SearchSpace) -> Rows:
+    counts = [len(slot.choices) for slot in space.slots]
+    everything = np.stack(np.unravel_index(np.arange(np.prod(counts)), counts), axis=1).astype(np.int16)
+    return np.unique(space.canonicalize_rows(everything), axis=0)
+
+
 @pytest.fixture(params=[evolve, search_randomly])
 def search(request: pytest.FixtureRequest) -> Searcher:
     searcher: Searcher = request.param
@@ -75,10 +81,11 @@ def test_budgets_are_kept_and_evaluations_are_limited(search: Searcher, fraction
     rows = np.concatenate(asked)
     assert result.evaluations == len(rows) <= evaluations
     assert len(np.unique(rows, axis=0)) == len(rows)
-    assert problem.feasible(rows).all()
     assert SPACE.canonicalize(result.arch) == result.arch
+    assert problem.feasible(SPACE.to_rows([result.arch])).all()
     assert result.costs == {"macs": macs_cost(SPACE).of([result.arch])[0]}
-    assert result.accuracy == problem.accuracy(SPACE.to_rows([result.arch]))[0] == problem.accuracy(rows).max()
+    assert result.accuracy == problem.accuracy(SPACE.to_rows([result.arch]))[0]
+    assert result.accuracy == problem.accuracy(problem.within(rows)).max()
 
 
 def test_evaluations_are_used_up_in_a_large_space(search: Searcher) -> None:
@@ -123,12 +130,57 @@ def test_an_impossible_budget_is_refused_with_the_nearest_possible(search: Searc
 @pytest.mark.parametrize("seed", range(3))
 def test_the_optimum_of_a_tiny_space_is_found(search: Searcher, fraction: float, seed: int) -> None:
     problem = problem_at(TINY, fraction)
-    counts = [len(slot.choices) for slot in TINY.slots]
-    everything = np.stack(np.unravel_index(np.arange(np.prod(counts)), counts), axis=1).astype(np.int16)
-    rows = problem.within(np.unique(TINY.canonicalize_rows(everything), axis=0))
+    rows = problem.within(every_row(TINY))
     result = search(problem, evaluations=5000, seed=seed)
     assert result.accuracy == problem.accuracy(rows).max()
-    assert result.evaluations <= len(rows)
+    assert result.evaluations <= TINY.size()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("budget", [None, 0.5])
+def test_the_cheapest_accurate_arch_of_a_tiny_space_is_found(search: Searcher, budget: float | None, seed: int) -> None:
+    cost, accuracy, rows = macs_cost(TINY), rugged(TINY), every_row(TINY)
+    limits = () if budget is None else problem_at(TINY, budget).constraints
+    least = float(np.quantile(accuracy(rows), 0.8))
+    problem = SearchProblem(
+        TINY, accuracy, tuple(replace(limit, name="budget") for limit in limits), None, Objective("macs", cost), least
+    )
+    rows = problem.within(rows)
+    result = search(problem, evaluations=5000, seed=seed)
+    assert result.accuracy >= least
+    assert result.costs["macs"] == cost(rows[accuracy(rows) >= least]).min()
+
+
+def test_a_lower_accuracy_is_met_at_a_lower_cost(search: Searcher) -> None:
+    accuracy, cost = rugged(SPACE), macs_cost(SPACE)
+    best = search(problem_at(SPACE, 0.2), evaluations=2000).accuracy
+    found = [
+        search(SearchProblem(SPACE, accuracy, objective=Objective("macs", cost), accuracy_min=least), evaluations=2000)
+        for least in (best - 0.06, best - 0.03, best)
+    ]
+    spent = [result.costs["macs"] for result in found]
+    assert spent == sorted(spent)
+    assert spent[0] < spent[-1]
+
+
+@pytest.mark.parametrize("objective", [None, Objective("macs", macs_cost(SPACE))])
+def test_an_accuracy_out_of_reach_is_refused_with_the_most_accurate_arch(
+    search: Searcher, objective: Objective | None
+) -> None:
+    budget = Constraint("params", params_cost(SPACE), 700_000)
+    problem = SearchProblem(SPACE, rugged(SPACE), (budget,), objective=objective, accuracy_min=0.99)
+    with pytest.raises(InfeasibleBudgetError, match="raise a budget") as caught:
+        search(problem, evaluations=600)
+    error = caught.value
+    assert error.binding == "accuracy_min"
+    assert error.best_achievable["accuracy"] == problem.accuracy(SPACE.to_rows([error.arch]))[0] < 0.99
+    assert error.best_achievable["params"] <= 700_000
+
+
+def test_a_search_is_never_worse_than_what_it_starts_from() -> None:
+    problem = problem_at(SPACE, 0.3)
+    good = SPACE.to_rows([evolve(problem, evaluations=3000, seed=4).arch])
+    assert evolve(problem, evaluations=30, seed=1, start=good).accuracy >= problem.accuracy(good)[0]
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.4])
