@@ -7,7 +7,7 @@ from itertools import combinations
 from math import hypot
 from typing import TYPE_CHECKING, Any
 
-from latency_tables.estimator import blocks_by_resolution, missing_blocks
+from latency_tables.estimator import blocks_by_resolution, energies_by_resolution, missing_blocks
 from supernet.spaces.blocks import BlockKind
 from supernet.spaces.stage import LARGEST
 
@@ -117,6 +117,10 @@ def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[Lat
         warnings.append(f"Rows equal those of {list(copied)} to the digit: a copy is no measurement.")
     if table.calibration is None:
         warnings.append("The table has no calibration: intervals are the default 0.8 to 1.25 of the estimate.")
+    with_energy = list(energies_by_resolution(table, space))
+    if (table.energy_mj or table.energy_mj_at) and with_energy != complete:
+        where = f"only the resolutions {with_energy} have" if with_energy else "no resolution has"
+        warnings.append(f"Rows lack energies: {where} one for every block, and only there are they added up.")
     pairs = tuple((smaller, larger) for _, smaller, larger in violations)
     return TableReport(table.n_rows, missing, pairs, copied, noisy, tuple(errors), tuple(warnings))
 

@@ -1,8 +1,9 @@
-"""LatencyEstimator: latencies of whole networks from a table, without the hardware. numpy and spaces only."""
+"""LatencyEstimator: what whole networks cost by a table, without the hardware. numpy and spaces only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from latency_tables.calibration import Calibration, fit_calibration
@@ -49,6 +50,9 @@ class LatencyEstimator:
         missing: Blocks without a row at each other resolution of the space.
         cost: Calibrated milliseconds of populations; infinite at resolutions that are not covered.
         calibration: The table's, or the identity.
+        energy: Millijoules of populations, the plain sum of the rows: a calibration is of latencies and does not apply.
+            Infinite at all resolutions but `energy_resolutions`; None where there are none.
+        energy_resolutions: Those of `resolutions` at which every block's row has an energy, ascending.
 
     Raises:
         DeviceMismatchError: The table belongs to another space.
@@ -84,6 +88,9 @@ class LatencyEstimator:
         self.cost = AdditiveCost(
             space, lambda spec: self._block_ms(table.rows.get(spec)), fixed=self.calibration.call_ms, costs_at=at
         )
+        energies = energies_by_resolution(table, space)
+        self.energy_resolutions = tuple(energies)
+        self.energy = AdditiveCost(space, lambda _: inf, costs_at=energies) if energies else None
 
     def estimate(self, archs: Sequence[Arch], *, level: float = LEVEL) -> list[LatencyEstimate]:
         """Latencies of archs, in their order.
@@ -115,7 +122,7 @@ class LatencyEstimator:
 
     def _block_ms(self, stats: LatencyStats | None) -> float:
         if stats is None:
-            return float("inf")
+            return inf
         return self.calibration.per_block_ms + self.calibration.slope * stats.value_ms
 
     def _missing_entry(self, resolution: int) -> MissingEntryError:
@@ -137,6 +144,19 @@ def missing_blocks(table: LatencyTable, space: SearchSpace) -> dict[int, tuple[B
         resolution: tuple(sorted(spec for spec in blocks if table.stats_of(spec, resolution=resolution) is None))
         for resolution, blocks in blocks_by_resolution(space).items()
     }
+
+
+def energies_by_resolution(table: LatencyTable, space: SearchSpace) -> dict[int, dict[BlockSpec, float]]:
+    """Millijoules of every block of a space at each resolution where all of them are known, ascending."""
+    if not table.energy_mj and not table.energy_mj_at:
+        return {}
+    energies: dict[int, dict[BlockSpec, float]] = {}
+    for resolution, blocks in blocks_by_resolution(space).items():
+        known = {spec: table.energy_of(spec, resolution=resolution) for spec in blocks}
+        at = {spec: energy_mj for spec, energy_mj in known.items() if energy_mj is not None}
+        if len(at) == len(blocks):
+            energies[resolution] = at
+    return energies
 
 
 def blocks_by_resolution(space: SearchSpace) -> dict[int, set[BlockSpec]]:

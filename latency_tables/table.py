@@ -31,6 +31,8 @@ Value = TypeVar("Value")
 FORMAT = "tailor-latency-table/1"
 STATISTICS = ("median", "mean")
 MAX_LATENCY_MS = 1e7
+# A sum of energies stays finite: infinity stands for those nobody measured.
+MAX_ENERGY_MJ = 1e9
 MAX_COUNT = 10**12
 # A calibration beyond these would turn estimates and intervals into infinities.
 MAX_SLOPE = 1e6
@@ -102,7 +104,7 @@ class LatencyTable:
         source: Who measured, when, how, under which licence; JSON values.
         rows: Latency of each block at the device's batch size, the cost of a call taken off.
         calibration: How sums of rows relate to whole networks; None where nobody measured any.
-        energy_mj: Energy of a block in millijoules, where known.
+        energy_mj: Energy of a block in millijoules, positive, where known.
         rows_at: By input resolution of the network: rows that hold for it alone and go before those in `rows`.
         energy_mj_at: As `energy_mj`, for `rows_at`.
     """
@@ -138,6 +140,9 @@ class LatencyTable:
         groups_of_energy += [(group, self.rows_at.get(size, {})) for size, group in self.energy_mj_at.items()]
         if not all(set(energy) <= set(rows) for energy, rows in groups_of_energy):
             raise TableFormatError("'energy_mj' is known for blocks that have no latency.")
+        for energy, _ in groups_of_energy:
+            for value_mj in energy.values():
+                _check_energy(value_mj)
         try:
             text = json.dumps(dict(self.source), allow_nan=False, ensure_ascii=False)
             text.encode()  # halves of surrogate pairs are valid JSON that no file can hold
@@ -168,6 +173,12 @@ class LatencyTable:
         """Latency of a block in networks of an input resolution: the row for it, else the row for any, else None."""
         at = self.rows_at.get(resolution)
         return self.rows.get(spec) if at is None else at.get(spec) or self.rows.get(spec)
+
+    def energy_of(self, spec: BlockSpec, *, resolution: int) -> float | None:
+        """Millijoules of a block, from the row that `stats_of` reads its latency from; None where that row has none."""
+        if spec in self.rows_at.get(resolution, {}):
+            return self.energy_mj_at.get(resolution, {}).get(spec)
+        return self.energy_mj.get(spec)
 
     def row_groups(self) -> Iterator[tuple[int | None, Mapping[BlockSpec, LatencyStats]]]:
         """Rows by the resolution they hold for: None (any) first, then ascending."""
@@ -349,8 +360,8 @@ def _read_row(row: Any) -> tuple[int | None, BlockSpec, LatencyStats, float | No
     resolution, energy = row.get("resolution"), row.get("energy_mj")
     if resolution is not None:
         _check_whole("resolution", resolution, least=1)
-    if energy is not None and finite_number("energy_mj", energy) <= 0:
-        raise TableFormatError(f"'energy_mj' must be positive, got {energy!r}.")
+    if energy is not None:
+        _check_energy(energy)
     spec = spec_from_dict({name: row[name] for name in SPEC_FIELDS})
     return resolution, spec, LatencyStats.from_dict(row["latency_ms"]), energy
 
@@ -366,6 +377,13 @@ def _check_calibration(calibration: Calibration) -> None:
                 f"'residuals' of a calibration are measured over estimated latencies from {1 / MAX_RATIO:g} to "
                 f"{MAX_RATIO:g}, got {ratio!r}."
             )
+
+
+def _check_energy(value_mj: Any) -> None:
+    if not 0 < finite_number("energy_mj", value_mj) <= MAX_ENERGY_MJ:
+        raise TableFormatError(
+            f"'energy_mj' must be positive and at most {MAX_ENERGY_MJ:g} millijoules, got {shown(value_mj)}."
+        )
 
 
 def _check_whole(name: str, value: Any, *, least: int) -> None:

@@ -4,7 +4,7 @@ arch       one choice, a frozen value
 blocks     one concrete block with its shapes, MACs and parameters
 stage      a run of blocks with its choices; the only shape arithmetic
 space      every choice of a supernet; sampling, mutation and crossover on rows of choice indices
-costs      sums over blocks for whole populations
+costs      sums and peaks over blocks for whole populations
 norms      the normalisation layers an arch runs
 buckets    random archs of a given cost
 encoding   archs as vectors for predictors

@@ -1,4 +1,4 @@
-"""BlockSpec: one concrete block with its shapes, and what it costs in MACs and parameters.
+"""BlockSpec: one concrete block with its shapes, and what it costs in MACs, parameters and memory.
 
 It is the key of latency tables and the recipe for every plain module and ONNX graph of a block.
 It knows nothing of search spaces.
@@ -109,6 +109,25 @@ class BlockSpec:
         """Trainable numbers of the plain block; see `LayerSpec.params`."""
         return sum(layer.params for layer in self.layers)
 
+    @property
+    def peak_memory_elements(self) -> int:
+        """Most elements of activations that are alive during any operation, at batch size 1.
+
+        Operations are those of `LayerSpec.peak_memory_elements`, in the order of `layers`, and the sum with the
+        shortcut. Each holds its inputs, its output, and what a later one still needs: the block's input where there is
+        a shortcut, then the output of the block's own path while layers on the shortcut run. The sum holds both its
+        inputs and its output. A tensor that is both an input and held counts once; weights do not count. Blocks run one
+        after another, so that the peak of a network is the largest of its blocks.
+        """
+        path = [layer for layer in self.layers if not layer.on_shortcut]
+        first, out = path[0], path[-1].out_elements
+        held = first.in_elements if self.adds_shortcut else 0
+        peaks = [first.peak_memory_elements, *(layer.peak_memory_elements + held for layer in path[1:])]
+        if self.adds_shortcut:
+            peaks += [layer.peak_memory_elements + out for layer in self.layers if layer.on_shortcut]
+            peaks.append(3 * out)
+        return max(peaks)
+
 
 class LayerKind(StrEnum):
     """What a layer computes."""
@@ -145,6 +164,17 @@ class LayerSpec:
     on_shortcut: bool = False
 
     @property
+    def in_elements(self) -> int:
+        """Elements of the input map."""
+        return self.in_chs * self.in_size**2
+
+    @property
+    def out_elements(self) -> int:
+        """Elements of the output map."""
+        size = 1 if self.kind in (LayerKind.POOL, LayerKind.LINEAR) else (self.in_size - 1) // self.stride + 1
+        return self.out_chs * size**2
+
+    @property
     def macs(self) -> int:
         """Multiply-adds at batch size 1. Normalisation, activations, pooling and biases are free.
 
@@ -176,6 +206,18 @@ class LayerSpec:
                 return 0
             case LayerKind.LINEAR:
                 return self.in_chs * self.out_chs + extra
+
+    @property
+    def peak_memory_elements(self) -> int:
+        """Most elements of inputs and outputs that are alive during any operation, at batch size 1.
+
+        Operations are convolutions, pools and linears; normalisation and activations are part of the one before them.
+        Squeeze-excite has four that hold its input map: the pool, two 1×1 convolutions, and the multiplication, whose
+        output is a map of its own.
+        """
+        if self.kind is LayerKind.SQUEEZE_EXCITE:
+            return self.in_elements + self.in_chs + max(self.hidden_chs, self.out_elements)
+        return self.in_elements + self.out_elements
 
 
 _BOTTLENECKS = (BlockKind.BOTTLENECK, BlockKind.BOTTLENECK_DOWN)

@@ -1,10 +1,11 @@
-"""Costs that are sums over blocks (MACs, parameters, table latencies), for whole populations as arrays."""
+"""Costs of whole populations as arrays: sums over blocks (MACs, parameters, table latencies) and peaks (memory)."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import copy
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,16 @@ def params(space: SearchSpace, arch: Arch) -> int:
     return sum(spec.params for spec in blocks_of(space, arch))
 
 
-class AdditiveCost:
-    """A cost that is one number per block, summed over the blocks that run.
+def peak_memory(space: SearchSpace, arch: Arch) -> int:
+    """Most elements of activations alive at once for one image; see `BlockSpec.peak_memory_elements` for what counts.
+
+    Times the bytes of one element, at the precision the subnet runs in, it is the peak memory in bytes.
+    """
+    return max(spec.peak_memory_elements for spec in blocks_of(space, arch))
+
+
+class BlockCost(ABC):
+    """A cost that is made of one number per block that runs; how, the subclass says.
 
     The numbers of every block that can stand at a position are looked up once; pricing a population is then one
     array look-up.
@@ -49,20 +58,20 @@ class AdditiveCost:
     Args:
         space: The space the rows belong to.
         cost_of: Cost of one block; called once per distinct block.
-        fixed: Added once per arch.
         costs_at: By resolution of the arch: costs that hold for it alone and go before `cost_of`.
     """
+
+    # What a block that does not run costs.
+    _skipped: ClassVar[float]
 
     def __init__(
         self,
         space: SearchSpace,
         cost_of: Callable[[BlockSpec], float],
         *,
-        fixed: float = 0.0,
         costs_at: Mapping[int, Mapping[BlockSpec, float]] | None = None,
     ) -> None:
         self.space = space
-        self.fixed = fixed
         known: dict[BlockSpec, float] = {}
         before = [(costs_at or {}).get(resolution, {}) for resolution in space.resolutions]
         self.tables: list[Values] = []
@@ -83,27 +92,33 @@ class AdditiveCost:
             rows: `(n_archs, n_slots)` choice indices.
 
         Returns:
-            `(n_archs,)` in the unit of `cost_of`.
+            `(n_archs,)` in the unit of `cost_of`; NaN where a block that runs costs NaN.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self.space.slots):
             raise InvalidArchError(f"Rows of '{self.space.name}' have {len(self.space.slots)} slots, got {rows.shape}.")
         strides, offsets, entries = self._flat
         # A float product goes through BLAS, an integer one does not; the numbers are small enough to stay exact.
         places = (strides @ rows.T.astype(np.float64)).astype(np.int64) + offsets
-        total: Values = entries.take(places).sum(axis=0) + self.fixed
-        return total
+        return self._total(entries.take(places))
 
-    def scaled(self, factor: float) -> AdditiveCost:
-        """The same cost in another unit, or at another quantile: every number times `factor`."""
+    def of(self, archs: Sequence[Arch]) -> Values:
+        """`__call__` for archs."""
+        return self(self.space.to_rows(archs))
+
+    def scaled(self, factor: float) -> Self:
+        """The same cost in another unit, or at another quantile: every number times `factor`, which is positive."""
         cost = copy(self)
         cost.__dict__.pop("_flat", None)
         cost.tables = [table * factor for table in self.tables]
-        cost.fixed = self.fixed * factor
         return cost
+
+    @abstractmethod
+    def _total(self, costs: Values) -> Values:
+        """`(n_positions, n_archs)` costs of blocks to `(n_archs,)` costs of archs."""
 
     @cached_property
     def _flat(self) -> tuple[Values, NDArray[np.int64], Values]:
-        """All tables as one vector, with the depth as an axis of its own: blocks that do not run cost 0.
+        """All tables as one vector, with the depth as an axis of its own: blocks that do not run cost `_skipped`.
 
         Returns:
             `(n_positions, n_slots)` steps, `(n_positions, 1)` starts, and the vector.
@@ -115,7 +130,7 @@ class AdditiveCost:
             slots = space.slots_of(position)
             if position.depth_slot >= 0:
                 runs = np.asarray(space.stages[position.stage].depths) > position.block
-                table = np.where(runs.reshape(-1, *[1] * table.ndim), table, 0.0)
+                table = np.where(runs.reshape(-1, *[1] * table.ndim), table, self._skipped)
                 slots = (position.depth_slot, *slots)
             strides[index, slots] = np.cumprod((1, *table.shape[:0:-1]))[::-1]
             offsets[index] = start
@@ -123,9 +138,49 @@ class AdditiveCost:
             vectors.append(table.ravel())
         return strides, offsets, np.concatenate(vectors)
 
-    def of(self, archs: Sequence[Arch]) -> Values:
-        """`__call__` for archs."""
-        return self(self.space.to_rows(archs))
+
+class AdditiveCost(BlockCost):
+    """The sum over the blocks that run, and a fixed share.
+
+    Args:
+        space: See `BlockCost`.
+        cost_of: See `BlockCost`.
+        fixed: Added once per arch.
+        costs_at: See `BlockCost`.
+    """
+
+    _skipped = 0.0
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        cost_of: Callable[[BlockSpec], float],
+        *,
+        fixed: float = 0.0,
+        costs_at: Mapping[int, Mapping[BlockSpec, float]] | None = None,
+    ) -> None:
+        super().__init__(space, cost_of, costs_at=costs_at)
+        self.fixed = fixed
+
+    def scaled(self, factor: float) -> Self:
+        """As `BlockCost.scaled`; the fixed share too."""
+        cost = super().scaled(factor)
+        cost.fixed = self.fixed * factor
+        return cost
+
+    def _total(self, costs: Values) -> Values:
+        total: Values = costs.sum(axis=0) + self.fixed
+        return total
+
+
+class PeakCost(BlockCost):
+    """The largest number of any block that runs: what needs room while one block runs and leaves it free after."""
+
+    _skipped = -np.inf
+
+    def _total(self, costs: Values) -> Values:
+        largest: Values = costs.max(axis=0)
+        return largest
 
 
 @lru_cache(maxsize=16)
@@ -138,3 +193,9 @@ def macs_cost(space: SearchSpace) -> AdditiveCost:
 def params_cost(space: SearchSpace) -> AdditiveCost:
     """Parameters of whole populations; compiled once per space."""
     return AdditiveCost(space, lambda spec: spec.params)
+
+
+@lru_cache(maxsize=16)
+def peak_memory_cost(space: SearchSpace) -> PeakCost:
+    """Peak memory of whole populations, elements; compiled once per space."""
+    return PeakCost(space, lambda spec: spec.peak_memory_elements)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from supernet.spaces.blocks import Act, BlockKind, BlockSpec
 
 SIZES = st.integers(1, 4096)
 LATENCIES = st.floats(1e-6, 1e6)
+ENERGIES = st.floats(1e-6, 1e6)
 # Letters, numbers, punctuation and symbols: printable in every script.
 WORDS = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=20)
 
@@ -56,8 +59,23 @@ CALIBRATIONS = st.builds(
     st.lists(st.floats(0.1, 10), max_size=5).map(tuple),
 )
 JSON_VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-TABLES = st.builds(
-    LatencyTable,
+
+
+@st.composite
+def tables_of(draw: st.DrawFn, **parts: st.SearchStrategy[Any]) -> LatencyTable:
+    """Tables of which some rows have energies."""
+    table = LatencyTable(**{name: draw(part) for name, part in parts.items()})
+    numbers = st.none() | ENERGIES
+
+    def energies_of(rows: Mapping[BlockSpec, LatencyStats]) -> dict[BlockSpec, float]:
+        drawn = {spec: draw(numbers) for spec in rows}
+        return {spec: energy for spec, energy in drawn.items() if energy is not None}
+
+    at = {resolution: energies_of(rows) for resolution, rows in table.rows_at.items()}
+    return replace(table, energy_mj=energies_of(table.rows), energy_mj_at=at)
+
+
+TABLES = tables_of(
     device=DEVICES,
     space=WORDS,
     source=st.dictionaries(st.text(), JSON_VALUES, max_size=3),

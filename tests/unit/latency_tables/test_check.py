@@ -31,6 +31,19 @@ def test_missing_calibration_is_a_warning(table: LatencyTable, small_space: Sear
     assert "calibration" in check_table(table, small_space).to_dict()["warnings"][0]
 
 
+def test_energies_that_some_rows_lack_are_a_warning(table: LatencyTable, small_space: SearchSpace) -> None:
+    def warnings_of(energy_mj: dict[BlockSpec, float]) -> list[str]:
+        report = check_table(replace(table, energy_mj=energy_mj), small_space)
+        return [warning for warning in report.warnings if "energies" in warning]
+
+    full = dict.fromkeys(table.rows, 1.0)
+    assert warnings_of({}) == warnings_of(full) == []
+    (one,) = warnings_of({spec: energy for spec, energy in full.items() if spec.in_size != 24})
+    assert "only the resolutions [16] have one for every block" in one
+    (none,) = warnings_of({next(iter(full)): 1.0})
+    assert "no resolution has one for every block" in none
+
+
 def test_rows_missing_at_one_resolution_are_a_warning(table: LatencyTable, small_space: SearchSpace) -> None:
     stem = next(spec for spec in table.rows if spec.in_size == 24)
     report = check_table(replace(table, rows={s: t for s, t in table.rows.items() if s != stem}), small_space)

@@ -124,6 +124,75 @@ def test_rows_of_another_resolution_do_not_fill_gaps(table: LatencyTable, small_
     assert estimator.missing == {16: (head,)}
 
 
+def with_energies(table: LatencyTable) -> LatencyTable:
+    """Millijoules of a block: the number of its row."""
+    return replace(table, energy_mj={spec: float(number) for number, spec in enumerate(table.rows, 1)})
+
+
+def test_energy_is_the_sum_of_rows_without_calibration(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    calibrated = with_energies(table).with_calibration(Calibration(0.5, 0.01, 2.0))
+    estimator = LatencyEstimator(calibrated, small_space)
+    assert estimator.energy is not None
+    assert estimator.energy_resolutions == estimator.resolutions == (16, 24)
+    expected = [sum(calibrated.energy_mj[spec] for spec in blocks_of(small_space, arch)) for arch in archs]
+    assert estimator.energy.of(archs).tolist() == expected
+
+
+def test_a_table_without_energies_gives_none(table: LatencyTable, small_space: SearchSpace) -> None:
+    estimator = LatencyEstimator(table, small_space)
+    assert estimator.energy is None
+    assert estimator.energy_resolutions == ()
+
+
+def test_energy_is_infinite_at_a_resolution_where_a_row_lacks_it(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    full = with_energies(table)
+    # The deepest block, which not every arch runs: all archs of the resolution are refused nevertheless.
+    last = max((spec for spec in table.rows if spec.in_size == 6), key=lambda spec: (spec.shortcut, spec.mid_chs))
+    partial = replace(full, energy_mj={spec: energy for spec, energy in full.energy_mj.items() if spec != last})
+    estimator = LatencyEstimator(partial, small_space)
+    assert estimator.energy is not None
+    assert estimator.resolutions == (16, 24)
+    assert estimator.energy_resolutions == (16,)
+    at_24 = [arch.resolution == 24 for arch in archs]
+    assert any(last not in blocks_of(small_space, arch) for arch in archs if arch.resolution == 24)
+    assert np.isinf(estimator.energy.of(archs)).tolist() == at_24
+
+
+def test_energies_that_are_complete_nowhere_are_none(table: LatencyTable, small_space: SearchSpace) -> None:
+    full = with_energies(table)
+    head = next(spec for spec in table.rows if spec.kind is BlockKind.LINEAR)
+    partial = replace(full, energy_mj={spec: energy for spec, energy in full.energy_mj.items() if spec != head})
+    assert LatencyEstimator(partial, small_space).energy is None
+
+
+def test_energy_comes_from_the_row_that_the_latency_comes_from(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    full = with_energies(table)
+    head = next(spec for spec in table.rows if spec.kind is BlockKind.LINEAR)
+    rows_at = {24: {head: table.rows[head]}}
+    plain = LatencyEstimator(full, small_space).energy
+    special = LatencyEstimator(replace(full, rows_at=rows_at, energy_mj_at={24: {head: 1000.0}}), small_space).energy
+    assert plain is not None
+    assert special is not None
+    more = [1000.0 - full.energy_mj[head] if arch.resolution == 24 else 0.0 for arch in archs]
+    assert (special.of(archs) - plain.of(archs)).tolist() == more
+    without = LatencyEstimator(replace(full, rows_at=rows_at), small_space)
+    assert without.energy_resolutions == (16,)
+
+
+def test_energy_is_not_known_where_latency_is_not(table: LatencyTable, small_space: SearchSpace) -> None:
+    full = with_energies(table)
+    stem = next(spec for spec in table.rows if spec.in_size == 24)
+    rows, energy_mj = ({s: v for s, v in old.items() if s != stem} for old in (full.rows, full.energy_mj))
+    estimator = LatencyEstimator(replace(full, rows=rows, energy_mj=energy_mj), small_space)
+    assert estimator.energy_resolutions == estimator.resolutions == (16,)
+
+
 def test_no_complete_resolution_names_device_and_blocks(table: LatencyTable, small_space: SearchSpace) -> None:
     with pytest.raises(MissingEntryError) as caught:
         LatencyEstimator(table, small_space.with_classes(7))

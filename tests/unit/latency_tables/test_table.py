@@ -205,7 +205,10 @@ BAD_ROWS: dict[str, tuple[Edit, str]] = {
     "bool size": (set_row(3, in_size=True), "in_size"),
     "negative se": (set_row(3, se_chs=-8), "se_chs"),
     "int flag": (set_row(3, shortcut=1), "true or false"),
-    "negative energy": (set_row(3, energy_mj=-1.0), "energy_mj"),
+    "negative energy": (set_row(3, energy_mj=-1.0), "'energy_mj' must be positive"),
+    "no energy at all": (set_row(3, energy_mj=0), "'energy_mj' must be positive"),
+    "endless energy": (set_row(3, energy_mj=1e300), "at most 1e[+]09 millijoules"),
+    "text energy": (set_row(3, energy_mj="1.5"), "'energy_mj' must be a finite number"),
     "duplicate": (lambda data: data["rows"].__setitem__(2, data["rows"][0]), "repeats the block of row 1"),
     "duplicate at a resolution": (
         lambda data: data["rows"].__setitem__(slice(0, 3), [data["rows"][0] | {"resolution": r} for r in (8, 16, 16)]),
@@ -336,6 +339,28 @@ def test_energy_needs_a_row(table: LatencyTable) -> None:
         replace(table, energy_mj={replace(first, in_size=999): 1.0})
     with pytest.raises(TableFormatError, match="energy"):
         replace(table, energy_mj_at={16: {first: 1.0}})
+
+
+@pytest.mark.parametrize("energy", [0.0, -1.0, float("nan"), float("inf"), 2e9, "1"])
+def test_an_energy_is_positive_and_finite(table: LatencyTable, energy: Any) -> None:
+    first, *_ = table.rows
+    with pytest.raises(TableFormatError, match="'energy_mj' must be"):
+        replace(table, energy_mj={first: energy})
+    with pytest.raises(TableFormatError, match="'energy_mj' must be"):
+        replace(table, rows_at={16: {first: table.rows[first]}}, energy_mj_at={16: {first: energy}})
+
+
+def test_energy_is_that_of_the_row_for_the_resolution(table: LatencyTable) -> None:
+    first, second, third, *_ = table.rows
+    special = replace(
+        table,
+        energy_mj={first: 1.0, second: 2.0},
+        rows_at={16: {first: LatencyStats(0.5), second: LatencyStats(0.5)}},
+        energy_mj_at={16: {first: 3.0}},
+    )
+    asked = [(spec, resolution) for spec in (first, second, third) for resolution in (16, 24)]
+    energies = [special.energy_of(spec, resolution=resolution) for spec, resolution in asked]
+    assert energies == [3.0, 1.0, None, 2.0, None, None]
 
 
 @pytest.mark.parametrize("resolution", [0, -1, "16", 16.0, True])

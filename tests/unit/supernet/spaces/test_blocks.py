@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from supernet.spaces.blocks import Act, BlockKind, BlockSpec, make_divisible
@@ -67,6 +69,68 @@ def test_costs_of_pool_and_classifier() -> None:
     linear = BlockSpec(BlockKind.LINEAR, in_size=1, in_chs=32, mid_chs=32, out_chs=10, norm=False, bias=True)
     assert (pool.out_size, pool.macs, pool.params) == (1, 0, 0)
     assert (linear.out_size, linear.macs, linear.params) == (1, 320, 330)
+
+
+PEAKS = {
+    "the convolution": (BlockSpec(BlockKind.CONV, 8, 4, 4, 6, 3, stride=2), 4 * 64 + 6 * 16),
+    "the sum of a convolution": (BlockSpec(BlockKind.CONV, 8, 4, 4, 4, 3, shortcut=True), 3 * 4 * 64),
+    "the depthwise": (BlockSpec(BlockKind.SEPARABLE, 8, 4, 4, 3, 3), 4 * 64 + 4 * 64),
+    "the projection": (BlockSpec(BlockKind.SEPARABLE, 8, 4, 4, 6, 3), 4 * 64 + 6 * 64),
+    "the projection, the input held": (
+        BlockSpec(BlockKind.SEPARABLE, 8, 4, 4, 4, 3, shortcut=True),
+        4 * 64 + 4 * 64 + 4 * 64,
+    ),
+    "the expansion": (BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, stride=2), 4 * 64 + 12 * 64),
+    "the depthwise of an inverted block": (BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3), 12 * 64 + 12 * 64),
+    "the depthwise, the input held": (
+        BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, shortcut=True),
+        4 * 64 + 12 * 64 + 12 * 64,
+    ),
+    "the product of squeeze-excite": (
+        BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, se_chs=8),
+        12 * 64 + 12 + 12 * 64,
+    ),
+    "the product of squeeze-excite, the input held": (
+        BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, se_chs=8, shortcut=True),
+        4 * 64 + 12 * 64 + 12 + 12 * 64,
+    ),
+    "a linear of squeeze-excite, the map held": (
+        BlockSpec(BlockKind.INVERTED, 1, 2, 3, 2, 3, se_chs=9),
+        3 + 3 + 9,
+    ),
+    "the sum of a bottleneck": (BlockSpec(BlockKind.BOTTLENECK, 8, 12, 4, 12, 3, shortcut=True), 3 * 12 * 64),
+    "the inner convolution, the input held": (
+        BlockSpec(BlockKind.BOTTLENECK, 8, 4, 12, 4, 3, shortcut=True),
+        4 * 64 + 12 * 64 + 12 * 64,
+    ),
+    "the pool of the shortcut, the path's output held": (
+        BlockSpec(BlockKind.BOTTLENECK_DOWN, 9, 12, 4, 8, 3, stride=2),
+        12 * 81 + 12 * 25 + 8 * 25,
+    ),
+    "the projection of the shortcut, the path's output held": (
+        BlockSpec(BlockKind.BOTTLENECK_DOWN, 8, 12, 4, 8, 3),
+        12 * 64 + 8 * 64 + 8 * 64,
+    ),
+    "the sum with a projected shortcut": (
+        BlockSpec(BlockKind.BOTTLENECK_DOWN, 8, 4, 4, 12, 3, stride=2),
+        3 * 12 * 16,
+    ),
+    "the max pool": (BlockSpec(BlockKind.MAX_POOL, 9, 4, 4, 4, 3, stride=2), 4 * 81 + 4 * 25),
+    "the global pool": (BlockSpec(BlockKind.POOL, 4, 32, 32, 32), 32 * 16 + 32),
+    "the linear": (BlockSpec(BlockKind.LINEAR, 1, 32, 32, 10, norm=False, bias=True), 32 + 10),
+}
+
+
+@pytest.mark.parametrize("largest", PEAKS)
+def test_peak_memory_is_that_of_the_largest_operation(largest: str) -> None:
+    spec, expected = PEAKS[largest]
+    assert spec.peak_memory_elements == expected
+
+
+@pytest.mark.parametrize("act", Act)
+def test_normalisation_and_activations_need_no_memory(act: Act) -> None:
+    for spec, expected in PEAKS.values():
+        assert replace(spec, norm=not spec.norm, act=act, out_act=act).peak_memory_elements == expected
 
 
 def test_block_specs_can_be_sorted_and_used_as_keys() -> None:

@@ -1,4 +1,4 @@
-"""Costs of whole populations equal the sums over the blocks of each arch."""
+"""Costs of whole populations equal the sums, or peaks, over the blocks of each arch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from supernet.errors import InvalidArchError
 from supernet.spaces.arch import Arch
 from supernet.spaces.blocks import BlockKind, BlockSpec
-from supernet.spaces.costs import AdditiveCost, blocks_of, macs, macs_cost, params, params_cost
+from supernet.spaces.costs import (
+    AdditiveCost,
+    PeakCost,
+    blocks_of,
+    macs,
+    macs_cost,
+    params,
+    params_cost,
+    peak_memory,
+    peak_memory_cost,
+)
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import SearchSpace
 
@@ -30,6 +40,31 @@ def test_population_costs_are_the_sums_over_blocks(space: SearchSpace, seed: int
     assert params_cost(space).of(archs).tolist() == [
         sum(spec.params for spec in blocks_of(space, arch)) for arch in archs
     ]
+
+
+@few_examples
+@given(seed=st.integers(0, 2**32 - 1))
+def test_population_peaks_are_the_largest_over_blocks(space: SearchSpace, seed: int) -> None:
+    rows = space.sample_rows(np.random.default_rng(seed), 3)
+    archs = space.from_rows(rows)
+    largest = [max(spec.peak_memory_elements for spec in blocks_of(space, arch)) for arch in archs]
+    assert peak_memory_cost(space)(rows).tolist() == peak_memory_cost(space).of(archs).tolist() == largest
+    assert [peak_memory(space, arch) for arch in archs] == largest
+    assert peak_memory_cost(space).scaled(4)(rows).tolist() == [4 * peak for peak in largest]
+
+
+def test_blocks_that_do_not_run_have_no_peak(tiny_width: SearchSpace) -> None:
+    cost = PeakCost(tiny_width, lambda spec: 1.0 if spec.kind is BlockKind.SEPARABLE else -2.0)
+    assert cost.of([tiny_width.smallest(), tiny_width.largest()]).tolist() == [-2.0, 1.0]
+
+
+def test_a_scaled_cost_leaves_the_first_as_it_was(tiny_width: SearchSpace) -> None:
+    archs = [tiny_width.smallest(), tiny_width.largest()]
+    for cost in (AdditiveCost(tiny_width, lambda spec: spec.in_size, fixed=0.5), PeakCost(tiny_width, lambda _: 3.0)):
+        before = cost.of(archs)
+        assert cost.scaled(2).of(archs).tolist() == (2 * before).tolist()
+        assert type(cost.scaled(2)) is type(cost)
+        assert cost.of(archs).tolist() == before.tolist()
 
 
 def test_each_distinct_block_is_priced_once(tiny_width: SearchSpace) -> None:
@@ -57,8 +92,9 @@ def test_costs_at_a_resolution_go_before_the_others(tiny_inverted: SearchSpace) 
 
 
 def test_unmeasured_blocks_spread_only_to_the_archs_that_run_them(tiny_width: SearchSpace) -> None:
-    cost = AdditiveCost(tiny_width, lambda spec: np.nan if spec.kind is BlockKind.SEPARABLE else 1.0)
-    assert np.isnan(cost.of([tiny_width.smallest(), tiny_width.largest()])).tolist() == [False, True]
+    for kind in (AdditiveCost, PeakCost):
+        cost = kind(tiny_width, lambda spec: np.nan if spec.kind is BlockKind.SEPARABLE else 1.0)
+        assert np.isnan(cost.of([tiny_width.smallest(), tiny_width.largest()])).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (2, 3, 4)])
@@ -68,7 +104,7 @@ def test_rows_of_another_space_are_refused(tiny_inverted: SearchSpace, shape: tu
 
 
 def test_archs_outside_the_space_have_no_costs(cifar: SearchSpace) -> None:
-    for cost in (macs, params, blocks_of):
+    for cost in (macs, params, peak_memory, blocks_of):
         with pytest.raises(InvalidArchError):
             cost(cifar, Arch(32))
 
