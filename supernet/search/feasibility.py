@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from supernet.errors import InfeasibleBudgetError
-from supernet.search.limits import cheapest_row
+from supernet.search.limits import cheapest_row, lowest_row
+from supernet.spaces.costs import AdditiveCost
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +28,8 @@ _KEPT = 24
 def find_anchor(problem: SearchProblem, rng: np.random.Generator) -> Rows:
     """A row `(1, n_slots)` that keeps every budget with room to spare.
 
-    Exact for one budget. Several are weighted against each other: weights whose cheapest arch keeps all budgets are
-    searched, then the summed relative excess is descended for a bounded time.
+    Exact for one budget, and for one sum beside one peak. Several sums are weighted against each other: weights whose
+    cheapest arch keeps all budgets are searched, then the summed relative excess is descended for a bounded time.
 
     Raises:
         InfeasibleBudgetError: A budget cannot be kept, or no arch was found that keeps all of them.
@@ -38,23 +39,24 @@ def find_anchor(problem: SearchProblem, rng: np.random.Generator) -> Rows:
         anchor = np.zeros((1, len(space.slots)), np.int16)
         anchor[0, 0] = resolutions[0]
         return anchor
-    alone = np.concatenate([cheapest_row(space, limit.cost.tables, resolutions) for limit in problem.constraints])
+    alone = np.concatenate([lowest_row(limit.cost, resolutions) for limit in problem.constraints])
     excesses = np.diag(problem.excesses(alone))
     if excesses.max() > 0:
         binding = int(excesses.argmax())
         raise _cannot_keep(problem, alone[binding : binding + 1], binding)
 
     tried = [alone]
-    weights = np.full(len(alone), 1 / len(alone))
+    sums = [index for index, limit in enumerate(problem.constraints) if isinstance(limit.cost, AdditiveCost)]
+    weights = np.full(len(problem.summed), 1 / len(problem.summed))
     for _ in range(_WEIGHTINGS):
         row = cheapest_row(space, _weighted(problem, weights), resolutions)
         excess = problem.excesses(row)[:, 0]
         if excess.max() <= 0:
             return row
         tried.append(row)
-        if weights @ excess > 0:
+        if not sums or weights @ excess[sums] > 0:
             break  # the cheapest arch under these weights breaks their joint budget: no arch keeps all
-        weights = weights * np.exp(np.clip(2 * excess, -2, 2))
+        weights = weights * np.exp(np.clip(2 * excess[sums], -2, 2))
         weights /= weights.sum()
     nearest = _descend(problem, np.concatenate(tried), rng)
     if problem.feasible(nearest)[0]:
@@ -124,9 +126,10 @@ def changes(problem: SearchProblem, row: Rows) -> tuple[NDArray[np.int16], NDArr
 
 
 def _weighted(problem: SearchProblem, weights: Values) -> list[Values]:
-    """Tables of the weighted sum of all costs, each over its budget."""
-    shares = weights / problem.maxima
-    by_position = zip(*(limit.cost.tables for limit in problem.constraints), strict=True)
+    """Tables of the weighted sum of all additive costs, each over its budget."""
+    maxima = [limit.maximum for limit in problem.constraints if isinstance(limit.cost, AdditiveCost)] or [1.0]
+    shares = weights / maxima
+    by_position = zip(*(cost.tables for cost in problem.summed), strict=True)
     return [
         sum((share * table for share, table in zip(shares, tables, strict=True)), np.zeros(()))
         for tables in by_position

@@ -6,6 +6,7 @@ is a chain over stages whose state is the output width, for all resolutions at o
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernet.errors import InvalidConfigError
+from supernet.spaces.costs import PeakCost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from supernet.spaces.arch import Arch
-    from supernet.spaces.costs import AdditiveCost, Values
+    from supernet.spaces.costs import AdditiveCost, BlockCost, Values
     from supernet.spaces.space import Position, Rows, SearchSpace
 
 Choices = NDArray[np.intp]
@@ -47,6 +49,27 @@ def dearest_arch(cost: AdditiveCost, resolutions: Sequence[int] | None = None) -
     negated = [np.where(np.isfinite(table), -table, np.inf) for table in cost.tables]
     row = cheapest_row(cost.space, negated, _indices(cost.space, resolutions))
     return cost.space.from_rows(row)[0], float(cost(row)[0])
+
+
+def lowest_row(cost: BlockCost, resolutions: Choices) -> Rows:
+    """The row `(1, n_slots)` that costs least, of costs of either kind; exact.
+
+    Args:
+        cost: A sum or a peak.
+        resolutions: Choice indices, ascending, at least one.
+    """
+    if not isinstance(cost, PeakCost):
+        return cheapest_row(cost.space, cost.tables, resolutions)
+    # The lowest of all costs of blocks that leaves an arch whose blocks all cost no more.
+    levels = np.unique(np.concatenate([table.ravel() for table in cost.tables]))
+
+    def row_below(level: float) -> tuple[Rows, bool]:
+        tables = [np.where(table <= level, 0.0, np.inf) for table in cost.tables]
+        row = cheapest_row(cost.space, tables, resolutions)
+        return row, bool(cost(row)[0] <= level)
+
+    place = bisect_left(range(len(levels)), True, key=lambda index: row_below(float(levels[index]))[1])
+    return row_below(float(levels[place]))[0]
 
 
 def cheapest_values(cost: AdditiveCost) -> Values:

@@ -12,7 +12,7 @@ import numpy as np
 
 from supernet.errors import InvalidConfigError
 from supernet.search.limits import cheapest_values
-from supernet.spaces.costs import AdditiveCost, Values, macs_cost
+from supernet.spaces.costs import AdditiveCost, BlockCost, PeakCost, Values, macs_cost
 from supernet.spaces.space import Rows, SearchSpace
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LEAST_PLACE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A budget: an additive cost and its largest allowed value.
+    """A budget: a cost and its largest allowed value.
 
     Attributes:
         name: With its unit: `latency_ms`, `macs`, `size_bytes`, …
@@ -36,7 +36,7 @@ class Constraint:
     """
 
     name: str
-    cost: AdditiveCost
+    cost: BlockCost
     maximum: float
 
     def __post_init__(self) -> None:
@@ -106,7 +106,8 @@ class SearchProblem:
         if self.resolutions is not None:
             known &= np.isin(self.space.resolutions, self.resolutions)
         for priced in self._priced:
-            known &= np.isfinite(cheapest_values(priced.cost))
+            if isinstance(priced.cost, AdditiveCost):
+                known &= np.isfinite(cheapest_values(priced.cost))
         return np.flatnonzero(known)
 
     @property
@@ -121,7 +122,9 @@ class SearchProblem:
 
     def costs(self, rows: Rows) -> Values:
         """`(n_constraints, n_archs)`, in the order of the constraints."""
-        return np.array([constraint.cost(rows) for constraint in self.constraints]).reshape(-1, len(rows))
+        return np.array([constraint.cost(rows) for constraint in self.constraints]).reshape(
+            len(self.constraints), len(rows)
+        )
 
     def excesses(self, rows: Rows) -> Values:
         """`(n_constraints, n_archs)`: cost over budget minus 1; above 0 where the budget is broken."""
@@ -151,6 +154,22 @@ class SearchProblem:
             return macs_cost(self.space)(rows)
         shares: Values = np.maximum(self.excesses(rows).max(axis=0) + 1, _LEAST_PLACE)
         return shares
+
+    def restricted(self, cost: AdditiveCost) -> AdditiveCost:
+        """The same cost, infinite for blocks that alone exceed a budget of a peak: its archs keep these budgets."""
+        allowed = [np.ones(table.shape, bool) for table in cost.tables]
+        for limit in self.constraints:
+            if isinstance(limit.cost, PeakCost):
+                allowed = [
+                    may & (table <= limit.maximum) for may, table in zip(allowed, limit.cost.tables, strict=True)
+                ]
+        return cost.restricted(allowed)
+
+    @cached_property
+    def summed(self) -> tuple[AdditiveCost, ...]:
+        """The additive costs of the constraints, restricted; where there is none, the MACs."""
+        costs = [limit.cost for limit in self.constraints if isinstance(limit.cost, AdditiveCost)]
+        return tuple(self.restricted(cost) for cost in costs or [macs_cost(self.space)])
 
     def named_costs(self, row: Rows) -> dict[str, float]:
         """What `(1, n_slots)` costs, by the names of constraints and objective."""

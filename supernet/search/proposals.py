@@ -8,12 +8,9 @@ import numpy as np
 
 from supernet.search.additive_front import additive_front
 from supernet.search.surrogate import fit_surrogate
-from supernet.spaces.costs import macs_cost
 
 if TYPE_CHECKING:
-    from supernet.search.problem import SearchProblem
     from supernet.search.trials import Trials
-    from supernet.spaces.costs import AdditiveCost
     from supernet.spaces.space import Rows
 
 # Share of the evaluations for the archs that models learn from, and how often these are fitted.
@@ -39,6 +36,7 @@ def propose(trials: Trials, rng: np.random.Generator, *, window: tuple[float, fl
     share = int(_LEARNING * trials.left) // (_FITS * len(resolutions))
     if share < _LEAST_ARCHS:
         return
+    costs = problem.summed if problem.objective is None else (problem.restricted(problem.objective.cost),)
     for number in range(_FITS):
         for index in resolutions:
             if number == 0:
@@ -52,7 +50,7 @@ def propose(trials: Trials, rng: np.random.Generator, *, window: tuple[float, fl
             if len(rows) < _LEAST_ARCHS:
                 continue
             scores = fit_surrogate(space, rows, accuracies)
-            for cost in _costs_of(problem):
+            for cost in costs:
                 front = additive_front(space, cost, scores, resolution_index=int(index))
                 trials.add(_between(trials, front, window or trials.window, share))
 
@@ -64,10 +62,3 @@ def _between(trials: Trials, front: Rows, window: tuple[float, float], most: int
     near: Rows = front[(places >= low) & (places <= high)]
     drawn: Rows = near[np.unique(np.linspace(0, len(near) - 1, min(most, len(near))).astype(int))]
     return drawn
-
-
-def _costs_of(problem: SearchProblem) -> list[AdditiveCost]:
-    """What fronts are traced over."""
-    if problem.objective is not None:
-        return [problem.objective.cost]
-    return [constraint.cost for constraint in problem.constraints] or [macs_cost(problem.space)]

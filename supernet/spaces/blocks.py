@@ -212,11 +212,10 @@ class LayerSpec:
         """Most elements of inputs and outputs that are alive during any operation, at batch size 1.
 
         Operations are convolutions, pools and linears; normalisation and activations are part of the one before them.
-        Squeeze-excite has four that hold its input map: the pool, two 1×1 convolutions, and the multiplication, whose
-        output is a map of its own.
+        Squeeze-excite holds its input map during its pool and its two 1×1 convolutions, and scales it in place.
         """
         if self.kind is LayerKind.SQUEEZE_EXCITE:
-            return self.in_elements + self.in_chs + max(self.hidden_chs, self.out_elements)
+            return self.in_elements + self.in_chs + self.hidden_chs
         return self.in_elements + self.out_elements
 
 

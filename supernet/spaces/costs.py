@@ -162,6 +162,16 @@ class AdditiveCost(BlockCost):
         super().__init__(space, cost_of, costs_at=costs_at)
         self.fixed = fixed
 
+    def restricted(self, allowed: Sequence[NDArray[np.bool_]]) -> Self:
+        """The same cost, infinite where a block is not allowed.
+
+        Args:
+            allowed: Per position, shaped as `tables`.
+        """
+        cost = self.scaled(1)
+        cost.tables = [np.where(may, table, np.inf) for may, table in zip(allowed, self.tables, strict=True)]
+        return cost
+
     def scaled(self, factor: float) -> Self:
         """As `BlockCost.scaled`; the fixed share too."""
         cost = super().scaled(factor)

@@ -33,9 +33,11 @@ from supernet.spaces.stage import Stage
 # What becomes part of the operation before it, or is a view.
 FOLDED_IN_TORCH = {"native_batch_norm", "_native_batch_norm_legit_no_training", "relu", "hardtanh", "hardswish"}
 FOLDED_IN_TORCH |= {"hardsigmoid", "view", "_unsafe_view"}
-COUNTED_IN_TORCH = {"convolution", "addmm", "mm", "mean", "max_pool2d_with_indices", "avg_pool2d", "add", "mul"}
+# The map is scaled in place by the gate.
+SCALED_IN_TORCH, SCALED_IN_ONNX = "mul", "Mul"
+COUNTED_IN_TORCH = {"convolution", "addmm", "mm", "mean", "max_pool2d_with_indices", "avg_pool2d", "add"}
 FOLDED_IN_ONNX = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Flatten", "Reshape"}
-COUNTED_IN_ONNX = {"Conv", "Gemm", "MatMul", "ReduceMean", "MaxPool", "AveragePool", "Add", "Mul"}
+COUNTED_IN_ONNX = {"Conv", "Gemm", "MatMul", "ReduceMean", "MaxPool", "AveragePool", "Add"}
 
 
 @dataclass
@@ -60,6 +62,11 @@ class Activations:
     def fold(self, source: Any, made: Any) -> None:
         """One activation goes on under another name; whoever asks for the old one finds nothing."""
         self.aliases[made] = self.aliases.pop(source)
+
+    def scale(self, sources: list[Any], made: Any) -> None:
+        """The largest one goes on, scaled in place by the other."""
+        largest = max(sources, key=lambda source: self.elements[self.aliases[source]])
+        self.fold(largest, made)
 
     def operate(self, sources: list[Any], made: Any, elements: int) -> None:
         read = [self.aliases[source] for source in sources]
@@ -100,7 +107,9 @@ class Recorder(TorchDispatchMode):
         sources = [storage for storage in read if storage not in self.weights]
         if not sources:
             return result  # of weights alone; or new, and nothing may read it
-        if operator in FOLDED_IN_TORCH:
+        if operator == SCALED_IN_TORCH:
+            self.activations.scale(sources, self.storage(made))
+        elif operator in FOLDED_IN_TORCH:
             self.activations.fold(*sources, self.storage(made))
         else:
             assert operator in COUNTED_IN_TORCH, f"{operator} is neither counted nor folded"
@@ -130,7 +139,9 @@ def peak_of_graph(path: Path) -> int:
     activations.add(graph.input[0].name, elements[graph.input[0].name])
     for node in graph.node:
         sources, (made,) = [name for name in node.input if name not in constants], node.output
-        if node.op_type in FOLDED_IN_ONNX:
+        if node.op_type == SCALED_IN_ONNX:
+            activations.scale(sources, made)
+        elif node.op_type in FOLDED_IN_ONNX:
             activations.fold(*sources, made)
         else:
             assert node.op_type in COUNTED_IN_ONNX, f"{node.op_type} is neither counted nor folded"

@@ -14,7 +14,7 @@ from supernet.search.limits import cheapest_arch
 from supernet.search.problem import Constraint, Objective, SearchProblem, SearchResult
 from supernet.search.random_search import search_randomly
 from supernet.spaces.blocks import BlockKind
-from supernet.spaces.costs import Values, blocks_of, macs_cost, params_cost
+from supernet.spaces.costs import Values, blocks_of, macs_cost, params_cost, peak_memory_cost
 from supernet.spaces.fixed import space_of_blocks
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import Rows, SearchSpace
@@ -134,6 +134,35 @@ def test_the_optimum_of_a_tiny_space_is_found(search: Searcher, fraction: float,
     result = search(problem, evaluations=5000, seed=seed)
     assert result.accuracy == problem.accuracy(rows).max()
     assert result.evaluations <= TINY.size()
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("other", ["nothing", "macs", "objective"])
+def test_a_budget_of_a_peak_is_kept_exactly(search: Searcher, quantile: float, other: str) -> None:
+    rows, peak, accuracy = every_row(TINY), peak_memory_cost(TINY), rugged(TINY)
+    limits = [Constraint("peak_memory_bytes", peak, float(np.quantile(peak(rows), quantile, method="lower")))]
+    if other == "macs":
+        limits.append(Constraint("macs", macs_cost(TINY), float(np.quantile(macs_cost(TINY)(rows), 0.6))))
+    objective = Objective("macs", macs_cost(TINY)) if other == "objective" else None
+    problem = SearchProblem(TINY, accuracy, tuple(limits), objective=objective)
+    if objective is not None:
+        least = float(np.quantile(accuracy(problem.within(rows)), 0.5))
+        problem = replace(problem, accuracy_min=least)
+    rows = problem.within(rows)
+    result = search(problem, evaluations=5000, seed=0)
+    assert result.costs["peak_memory_bytes"] == peak.of([result.arch])[0] <= limits[0].maximum
+    if objective is None:
+        assert result.accuracy == accuracy(rows).max()
+    else:
+        assert result.costs["macs"] == macs_cost(TINY)(rows[accuracy(rows) >= least]).min()
+
+
+def test_an_impossible_peak_is_refused_with_the_lowest_one(search: Searcher) -> None:
+    peak, rows = peak_memory_cost(TINY), every_row(TINY)
+    problem = SearchProblem(TINY, rugged(TINY), (Constraint("peak_memory_bytes", peak, peak(rows).min() - 1),))
+    with pytest.raises(InfeasibleBudgetError, match=r"^Peak memory budget") as caught:
+        search(problem, evaluations=100)
+    assert caught.value.best_achievable == {"peak_memory_bytes": peak(rows).min()}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -86,13 +86,9 @@ PEAKS = {
         BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, shortcut=True),
         4 * 64 + 12 * 64 + 12 * 64,
     ),
-    "the product of squeeze-excite": (
-        BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, se_chs=8),
-        12 * 64 + 12 + 12 * 64,
-    ),
-    "the product of squeeze-excite, the input held": (
+    "the depthwise beside squeeze-excite": (
         BlockSpec(BlockKind.INVERTED, 8, 4, 12, 4, 3, se_chs=8, shortcut=True),
-        4 * 64 + 12 * 64 + 12 + 12 * 64,
+        4 * 64 + 12 * 64 + 12 * 64,
     ),
     "a linear of squeeze-excite, the map held": (
         BlockSpec(BlockKind.INVERTED, 1, 2, 3, 2, 3, se_chs=9),
