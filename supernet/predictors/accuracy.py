@@ -51,17 +51,17 @@ class AccuracyPredictor:
     """Predicts top-1 accuracies of one search space; made by `fit` or `from_file`.
 
     Attributes:
-        space: The space it was fitted for.
+        inputs: Archs as it sees them.
         quality: From cross-validation.
         hyper: Of the Gaussian process.
         rows: `(n_archs, n_slots)` distinct archs it was fitted on.
         weights: `(n_archs,)`, of the covariances with these archs.
         residuals: `(n_archs,)` absolute errors in predicted standard deviations, ascending; see `interval`.
         scale: Mean and standard deviation of the log errors.
-        trend_scale: `(2,)` mean and standard deviation of the trend.
+        trend_scale: `(2, n_trends)` mean and standard deviation of each trend.
     """
 
-    space: SearchSpace
+    inputs: ArchInputs
     quality: PredictorQuality
     hyper: Hyperparameters
     rows: Rows
@@ -74,10 +74,17 @@ class AccuracyPredictor:
     def fit(
         cls, space: SearchSpace, rows: Rows, top1: Values, *, n_images: int | None, rng: np.random.Generator
     ) -> AccuracyPredictor:
+        """Fit on evaluated archs of a space; see `fit_inputs`."""
+        return cls.fit_inputs(ArchInputs(space), rows, top1, n_images=n_images, rng=rng)
+
+    @classmethod
+    def fit_inputs(
+        cls, inputs: ArchInputs, rows: Rows, top1: Values, *, n_images: int | None, rng: np.random.Generator
+    ) -> AccuracyPredictor:
         """Fit on evaluated archs.
 
         Args:
-            space: The search space.
+            inputs: Of the search space, with the trends that the accuracy is taken to follow.
             rows: `(n_archs, n_slots)` choice indices, at least `LEAST_ARCHS` distinct ones. Accuracies of the same
                 arch are averaged; of more than `MOST_ARCHS` archs a random part is used.
             top1: `(n_archs,)` fractions.
@@ -88,7 +95,6 @@ class AccuracyPredictor:
             InvalidArchError: A row lies outside the space.
             InvalidConfigError: Too few archs, an accuracy that is no fraction, or no images.
         """
-        inputs = ArchInputs(space)
         rows = inputs.check(np.asarray(rows))
         top1 = validate_top1(rows, top1, least=LEAST_ARCHS)
         if n_images is not None and n_images < 1:
@@ -103,10 +109,10 @@ class AccuracyPredictor:
         order = rng.permutation(len(rows))[:MOST_ARCHS]
         rows, top1 = rows[order], top1[order]
 
-        log_errors = np.log(np.maximum(1 - top1, _LEAST_ERROR))
-        scale = mean_and_deviation(log_errors)
-        targets = standardise(log_errors, scale)
-        trend_scale = mean_and_deviation(inputs.trend(rows))
+        errors = log_errors(top1)
+        scale = mean_and_deviation(errors)
+        targets = standardise(errors, scale)
+        trend_scale = mean_and_deviation(inputs.trends(rows))
         part = slice(0, _TUNING_ARCHS)
         hyper = choose_hyperparameters(distances_within(inputs, rows[part], trend_scale), targets[part])
 
@@ -121,7 +127,12 @@ class AccuracyPredictor:
         low, predicted, high = (_accuracy_of(error, scale) for error in (mean + reach, mean, mean - reach))
         report = report_on(predicted, (low, high), top1).to_dict()
         quality = PredictorQuality(n_archs=report.pop("n"), n_images=n_images, **report)
-        return cls(space, quality, hyper, rows, inverse @ targets, residuals, scale, trend_scale)
+        return cls(inputs, quality, hyper, rows, inverse @ targets, residuals, scale, trend_scale)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space it was fitted for."""
+        return self.inputs.space
 
     @cached_property
     def resolutions(self) -> tuple[int, ...]:
@@ -183,13 +194,22 @@ class AccuracyPredictor:
         Raises:
             InvalidConfigError: The path is a folder, or lies in one that does not exist.
         """
-        content = {"quality": self.quality.to_dict(), "hyper": asdict(self.hyper)}
-        arrays = {name: getattr(self, name) for name in _SHAPES}
+        content, arrays = self.parts()
         write_file(path, self.space, file_format=FORMAT, content=content, arrays=arrays)
+
+    def parts(self) -> tuple[dict[str, Any], Arrays]:
+        """The JSON object and the arrays of its file."""
+        content = {"quality": self.quality.to_dict(), "hyper": asdict(self.hyper)}
+        return content, {name: getattr(self, name) for name in _SHAPES} | {"trend_scale": self.trend_scale.ravel()}
 
     @classmethod
     def from_file(cls, space: SearchSpace, content: dict[str, Any], arrays: Arrays) -> AccuracyPredictor:
         """Put together what `save` wrote for this space; raises `ValueError` and the like where it is damaged."""
+        return cls.from_parts(ArchInputs(space), content, arrays)
+
+    @classmethod
+    def from_parts(cls, inputs: ArchInputs, content: dict[str, Any], arrays: Arrays) -> AccuracyPredictor:
+        """Put together what `parts` gave, seen through the same inputs; raises as `from_file`."""
         quality = PredictorQuality(**content["quality"])
         validate_number("n_archs", quality.n_archs, 1, inf, whole=True)
         if quality.n_images is not None:
@@ -200,38 +220,46 @@ class AccuracyPredictor:
         for name, (least, most) in BOUNDS.items():
             # Beyond a fit's own bounds, but not so far that single precision gives way. A missing one has no default.
             validate_number(name, content["hyper"][name], least / _SLACK, most * _SLACK)
-        return cls(space, quality, hyper, **_validated(arrays, space))
+        return cls(inputs, quality, hyper, **_validated(arrays, inputs))
 
     # ------------------------------------------------------------------ private
 
     @cached_property
     def _process(self) -> ArchProcess:
-        return ArchProcess(ArchInputs(self.space), self.hyper, self.rows, self.weights, self.trend_scale)
+        return ArchProcess(self.inputs, self.hyper, self.rows, self.weights, self.trend_scale)
 
     def _checked(self, rows: Rows) -> Rows:
-        rows = self._process.inputs.check(np.asarray(rows))
+        rows = self.inputs.check(np.asarray(rows))
         validate_resolutions(self.space, rows, self.resolutions)
         return rows
 
 
-def _validated(arrays: Arrays, space: SearchSpace) -> Arrays:
+def log_errors(top1: Values) -> Values:
+    """`(n,)` logarithms of what is missing to an accuracy of 1; bounded below."""
+    return np.log(np.maximum(1 - top1, _LEAST_ERROR))
+
+
+def _validated(arrays: Arrays, inputs: ArchInputs) -> Arrays:
     """The arrays of a file after a check that they fit each other and the space; raises `ValueError`."""
     if set(arrays) != set(_SHAPES):
         raise ValueError(f"it holds the arrays {sorted(arrays)}, not {sorted(_SHAPES)}")
     n_archs = len(arrays["rows"])
+    sizes = {"archs": n_archs, "slots": len(inputs.space.slots), "means and deviations": 2 * inputs.n_trends}
     for name, shape in _SHAPES.items():
-        expected = tuple({"archs": n_archs, "slots": len(space.slots)}.get(str(size), size) for size in shape)
+        expected = tuple(sizes.get(str(size), size) for size in shape)
         if arrays[name].shape != expected or not n_archs:
             raise ValueError(f"'{name}' has the shape {arrays[name].shape}, not {expected}")
         if name != "rows" and not (arrays[name].dtype == np.float64 and np.isfinite(arrays[name]).all()):
             raise ValueError(f"'{name}' holds numbers that are not finite float64")
         if name != "rows" and np.abs(arrays[name]).max() > _LARGEST:
             raise ValueError(f"'{name}' holds numbers beyond {_LARGEST:g}")
+    arrays = arrays | {"trend_scale": arrays["trend_scale"].reshape(2, -1)}
     for name in ("scale", "trend_scale"):
-        validate_number(f"the deviation of '{name}'", float(arrays[name][1]), 1 / _LARGEST, _LARGEST)
+        for deviation in arrays[name][1].ravel().tolist():
+            validate_number(f"the deviation of '{name}'", deviation, 1 / _LARGEST, _LARGEST)
     if arrays["residuals"][0] < 0 or (np.diff(arrays["residuals"]) < 0).any():
         raise ValueError("'residuals' are not from 0 and ascending")
-    ArchInputs(space).check(arrays["rows"])
+    inputs.check(arrays["rows"])
     return arrays
 
 
@@ -240,7 +268,7 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "weights": ("archs",),
     "residuals": ("archs",),
     "scale": (2,),
-    "trend_scale": (2,),
+    "trend_scale": ("means and deviations",),
 }
 
 

@@ -30,7 +30,7 @@ class ArchProcess:
         hyper: Of the covariance.
         rows: `(n_known, n_slots)` canonical archs it was fitted on.
         weights: `(n_known,)` of the covariances with these archs.
-        trend_scale: `(2,)` mean and standard deviation of the trend.
+        trend_scale: `(2, n_trends)` mean and standard deviation of each trend.
     """
 
     inputs: ArchInputs
@@ -41,7 +41,7 @@ class ArchProcess:
 
     def mean(self, rows: Rows) -> Values:
         """`(n_archs,)` for canonical rows `(n_archs, n_slots)`. The covariances are float32."""
-        mean = self._trend_of(rows) * (self.hyper.slope * float(self._trend @ self.weights))
+        mean = self.hyper.slope * (self._trends @ self.weights) @ self._trends_of(rows)
         weights = (self.hyper.amplitude * self.weights).astype(np.float32)
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -50,13 +50,12 @@ class ArchProcess:
 
     def deviation(self, rows: Rows) -> Values:
         """`(n_archs,)` standard deviations, noise included."""
-        trend = self._trend_of(rows)
-        variance = self.hyper.amplitude + self.hyper.slope * trend**2
+        trends = self._trends_of(rows)
+        variance: Values = self.hyper.amplitude + self.hyper.slope * np.square(trends).sum(axis=0)
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
-            covariance = self.hyper.amplitude * self._bell(rows[part]) + self.hyper.slope * np.outer(
-                self._trend, trend[part]
-            )
+            bell = self.hyper.amplitude * self._bell(rows[part])
+            covariance = bell + self.hyper.slope * (self._trends.T @ trends[:, part])
             variance[part] -= np.einsum("ij,ij->j", covariance, self._inverse @ covariance)
         return np.sqrt(np.maximum(variance, 0) + self.hyper.noise)
 
@@ -66,11 +65,11 @@ class ArchProcess:
         return inverse_of(covariance, self.hyper.noise)
 
     @cached_property
-    def _trend(self) -> Values:
-        return self._trend_of(self.rows)
+    def _trends(self) -> Values:
+        return self._trends_of(self.rows)
 
-    def _trend_of(self, rows: Rows) -> Values:
-        return standardise(self.inputs.trend(rows), self.trend_scale)
+    def _trends_of(self, rows: Rows) -> Values:
+        return standardise(self.inputs.trends(rows), self.trend_scale)
 
     def _bell(self, rows: Rows) -> NDArray[np.float32]:
         """`(n_known, n_archs)`: one matrix product gives the exponents. Without the amplitude."""
@@ -98,22 +97,22 @@ class ArchProcess:
 def distances_within(inputs: ArchInputs, rows: Rows, trend_scale: Values) -> Distances:
     """Of archs to each other; see `ArchProcess` for the arguments."""
     resolution, network = np.split(inputs.bits(rows).T, [inputs.n_resolution_bits], axis=1)
-    trend = standardise(inputs.trend(rows), trend_scale)
+    trends = standardise(inputs.trends(rows), trend_scale)
     return Distances(
         network=squared_distances(network),
         resolution=squared_distances(resolution),
-        trend=np.outer(trend, trend),
+        trend=trends.T @ trends,
     )
 
 
 def mean_and_deviation(samples: Values) -> Values:
-    """`(2,)`; a deviation of almost 0 becomes 1."""
-    deviation = samples.std()
-    return np.array([samples.mean(), deviation if deviation > 1e-9 else 1.0])
+    """`(2,)` of samples `(n,)`, `(2, k)` of `(k, n)`; a deviation of almost 0 becomes 1."""
+    deviation = samples.std(axis=-1)
+    return np.array([samples.mean(axis=-1), np.where(deviation > 1e-9, deviation, 1.0)])
 
 
 def standardise(samples: Values, scale: Values) -> Values:
     """Samples in deviations from the mean; `scale` is from `mean_and_deviation`."""
-    mean, deviation = scale
+    mean, deviation = scale[..., None]
     standardised: Values = (samples - mean) / deviation
     return standardised

@@ -24,13 +24,13 @@ _STEPS = 80
 class Hyperparameters:
     """Of the covariance `amplitude * exp(-distance² / 2 length²) + slope * trend * trend' + noise`.
 
-    Targets and the trend have mean 0 and variance 1.
+    Targets and trends have mean 0 and variance 1; the products of several trends are added.
 
     Attributes:
         amplitude: Variance of what the choices explain.
         length: How many bits two networks differ in before they say little about each other.
         resolution_length: The same for the bits of the resolution.
-        slope: Variance of the weight of the linear trend.
+        slope: Variance of the weight of each linear trend.
         noise: Variance that nothing explains.
     """
 
@@ -58,7 +58,7 @@ class Distances:
     Attributes:
         network: Squared distance of the network bits.
         resolution: Squared distance of the resolution bits.
-        trend: Products of the trend.
+        trend: Products of the trends, summed over these.
     """
 
     network: Values

@@ -1,4 +1,4 @@
-"""Archs as a predictor sees them: one bit per step of each slot, and the logarithm of the MACs."""
+"""Archs as a predictor sees them: one bit per step of each slot, and numbers that the accuracy follows."""
 
 from __future__ import annotations
 
@@ -73,9 +73,14 @@ class ArchInputs:
                 bit += 1
         return bits
 
-    def trend(self, rows: Rows) -> Values:
-        """`(n_archs,)` logarithms of MACs, what accuracy follows beyond the archs seen."""
-        return np.log(self._macs(np.asfortranarray(rows)))  # columns in one piece halve the time of the look-ups
+    @property
+    def n_trends(self) -> int:
+        """How many trends there are."""
+        return 1
+
+    def trends(self, rows: Rows) -> Values:
+        """`(n_trends, n_archs)`: what accuracy follows beyond the archs seen, here the logarithm of MACs."""
+        return np.log(self._macs(np.asfortranarray(rows)))[None]  # columns in one piece halve the time of the look-ups
 
     @cached_property
     def _macs(self) -> AdditiveCost:

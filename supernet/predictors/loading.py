@@ -6,7 +6,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 
 from supernet.errors import InvalidBundleError
-from supernet.predictors import accuracy, evaluated, ofa_network
+from supernet.predictors import accuracy, corrected, evaluated, ofa_network
 from supernet.predictors.storage import damaged, read_file, validate_space
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _READERS: dict[str, Callable[[SearchSpace, dict[str, Any], Arrays], Predictor]] = {
     accuracy.FORMAT: accuracy.AccuracyPredictor.from_file,
+    corrected.FORMAT: corrected.CorrectedPredictor.from_file,
     evaluated.FORMAT: evaluated.EvaluatedAccuracies.from_file,
     ofa_network.FORMAT: ofa_network.OfaPredictor.from_file,
 }

@@ -46,7 +46,8 @@ class OfaPredictor:
     """Predicts top-1 accuracies as the reference project does.
 
     It was fitted on images held out of the *training* set, and overstates ImageNet's validation accuracy by 3 to 5
-    points: trust the order, not the numbers. Nobody knows how far off it is, so it has neither intervals nor a quality.
+    points: trust the order, not the numbers. Nobody knows how far off it is, so it has neither intervals nor a quality;
+    `CorrectedPredictor` has both.
 
     Attributes:
         encoding: Of the archs.
@@ -121,11 +122,15 @@ class OfaPredictor:
         Raises:
             InvalidConfigError: The path is a folder, or lies in one that does not exist.
         """
+        content, arrays = self.parts()
+        write_file(path, self.space, file_format=FORMAT, content=content, arrays=arrays)
+
+    def parts(self) -> tuple[dict[str, Any], Arrays]:
+        """The JSON object and the arrays of its file."""
         arrays: Arrays = {}
         for index, (weight, bias) in enumerate(self.layers):
             arrays |= {f"{index}.weight": weight, f"{index}.bias": bias}
-        content = {"resolutions": self.resolutions, "resolution_bits": self.encoding.resolution_bits}
-        write_file(path, self.space, file_format=FORMAT, content=content, arrays=arrays)
+        return {"resolutions": self.resolutions, "resolution_bits": self.encoding.resolution_bits}, arrays
 
     @classmethod
     def from_file(cls, space: SearchSpace, content: dict[str, Any], arrays: Arrays) -> OfaPredictor:
