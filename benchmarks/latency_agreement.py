@@ -25,6 +25,7 @@ from latency_tables.estimator import LatencyEstimator
 from latency_tables.measure import FULL_PLAN
 from latency_tables.table import load_table, save_table
 from service.answers import find_best
+from service.questions import Question, Target
 from service.usecases.shipped import shipped_tables
 from supernet.bundle import open_bundle
 from supernet.predictors.loading import load_predictor
@@ -76,16 +77,8 @@ def searched_archs(table: LatencyTable, bundle: Bundle, count: int) -> list[Arch
     archs: dict[Arch, None] = {}
     ends_of_space = {replace(arch, resolution=0) for arch in (bundle.space.smallest(), bundle.space.largest())}
     for seed, budget_ms in enumerate(map(float, budgets)):
-        arch, _ = find_best(
-            predictor,
-            estimator,
-            constraints={"latency_ms": budget_ms},
-            confidence=None,
-            precision="fp32",
-            evaluations=10_000,
-            seed=seed,
-            resolutions=None,
-        )
+        target = Target(estimator.table.device.device_id, estimator, {"latency_ms": budget_ms})
+        arch, _ = find_best(predictor, [target], Question(seed=seed))
         if replace(arch, resolution=0) not in ends_of_space:
             archs[arch] = None
     return list(archs)

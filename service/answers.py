@@ -1,107 +1,82 @@
-"""The answer to a search, from values alone: no database, no HTTP. The API and `tailor search` share it."""
+"""The answer to a search, from values alone: no database, no HTTP. The API and the commands share it."""
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from service.errors import ConflictError
-from supernet.errors import InvalidConfigError
+from service.questions import BYTES_PER_NUMBER, build_problem
 from supernet.predictors.predictor import Predictor, describe_accuracy
 from supernet.search.evolution import evolve
-from supernet.search.problem import Constraint, SearchProblem
-from supernet.spaces.costs import macs, macs_cost, params, params_cost
+from supernet.spaces.costs import macs, params, peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from latency_tables.estimator import LatencyEstimator
+    from service.questions import Question, Target
+    from supernet.search.front import Front
     from supernet.spaces.arch import Arch
-    from supernet.spaces.space import SearchSpace
-
-BYTES_PER_PARAM = {"fp32": 4}
-
-
-def common_resolutions(space: SearchSpace, estimator: LatencyEstimator, predictor: Predictor | None) -> tuple[int, ...]:
-    """The resolutions that space, table and, where there is one, predictor know; others cannot be searched.
-
-    Raises:
-        ConflictError: `no_common_resolution`.
-    """
-    predicted = predictor.resolutions if predictor else space.resolutions
-    known = set(estimator.resolutions) & set(predicted)
-    common = tuple(resolution for resolution in space.resolutions if resolution in known)
-    if not common:
-        raise ConflictError(
-            f"Space {list(space.resolutions)}, table {list(estimator.resolutions)} and predictor {list(predicted)} "
-            "know no resolution in common. Measure a table with the predictor's resolutions.",
-            code="no_common_resolution",
-        )
-    return common
+    from supernet.spaces.space import Rows, SearchSpace
 
 
 def find_best(
     predictor: Predictor,
-    estimator: LatencyEstimator,
+    targets: Sequence[Target],
+    question: Question,
     *,
-    constraints: Mapping[str, float],
-    confidence: float | None,
-    precision: str,
-    evaluations: int,
-    seed: int,
-    resolutions: Sequence[int] | None = None,
+    front: Front | None = None,
+    start: Rows | None = None,
 ) -> tuple[Arch, dict[str, Any]]:
-    """Search for the most accurate arch within the constraints.
+    """Answer a question.
 
     Args:
         predictor: Of the supernet.
-        estimator: Of the device, for the predictor's space.
-        constraints: Upper limit by name: `latency_ms`, `macs`, `params`, `size_bytes`.
-        confidence: Quantile of the latency that is held to the budget; None for the estimate itself.
-        precision: Decides the bytes per parameter.
-        evaluations: Upper limit of the archs to look at.
-        seed: Same seed, same answer.
-        resolutions: To search among; by default all that are known.
+        targets: At least one device; an arch is found that suits all.
+        question: What is asked for.
+        front: Of the one device, over estimated latencies at all known resolutions: where it holds the answer, nothing
+            is searched; else the search starts from it.
+        start: `(n_archs, n_slots)` other archs to start from.
 
     Returns:
         The arch, and the parts of the search object that describe it and the search.
 
     Raises:
-        ConflictError: `no_common_resolution`.
+        ConflictError: `no_common_resolution` or `no_energy`.
         InvalidConfigError: A resolution or a limit that is not on offer.
+        InvalidRequestError: Budgets or objectives that cannot be asked for together.
         InfeasibleBudgetError: Nothing meets the constraints.
     """
-    space = predictor.space
-    known = common_resolutions(space, estimator, predictor)
-    if unknown := sorted(set(resolutions or ()) - set(known)):
-        raise InvalidConfigError(
-            f"Resolutions {unknown} cannot be searched; space, table and predictor all know {list(known)}."
+    started = perf_counter()
+    problem = build_problem(predictor, targets, question)
+    row = None if front is None else _look_up(front, targets[0], question)
+    if row is not None:
+        (arch,), evaluations = problem.space.from_rows(row), 0
+    else:
+        found = evolve(
+            problem,
+            evaluations=question.evaluations,
+            seed=question.seed,
+            start=front.rows if front is not None and start is None else start,
         )
-    costs = {
-        # A quantile of the latency is a multiple of the estimate. The cost is scaled rather than the budget, so that an
-        # infeasible budget is reported in what was asked for.
-        "latency_ms": estimator.cost if confidence is None else estimator.cost.scaled(estimator.ratio_at(confidence)),
-        "macs": macs_cost(space),
-        "params": params_cost(space),
-        "size_bytes": params_cost(space).scaled(BYTES_PER_PARAM[precision]),
-    }
-    problem = SearchProblem(
-        space=space,
-        accuracy=predictor.predict,
-        constraints=tuple(Constraint(name, costs[name], float(limit)) for name, limit in constraints.items()),
-        resolutions=tuple(resolutions or known),
-    )
-    found = evolve(problem, evaluations=evaluations, seed=seed)
-    return found.arch, {
-        "arch": found.arch.to_dict(),
-        "arch_id": found.arch.arch_id,
-        "accuracy": describe_accuracy(predictor, found.arch),
-        "latency_ms": estimate_latency(estimator, found.arch),
-        "latencies": None,
-        **sizes_of(space, found.arch, precision=precision),
-        "peak_memory_bytes": None,
-        "evaluations": found.evaluations,
-        "seconds": found.seconds,
-        "source": "evolution",
+        arch, evaluations = found.arch, found.evaluations
+    latencies = {target.device_id: estimate_latency(target.estimator, arch) for target in targets}
+    (latency, *others) = latencies.values()
+    budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
+    percents = {name: value for target in targets for name, value in target.budget.items() if name not in budgets}
+    return arch, {
+        "constraints": {**(percents if not others else {}), **budgets, **question.constraints},
+        "objective": question.minimised or "accuracy",
+        "arch": arch.to_dict(),
+        "arch_id": arch.arch_id,
+        "accuracy": describe_accuracy(predictor, arch),
+        "latency_ms": None if others else latency,
+        "latencies": latencies if others else None,
+        "energy_mj": None if others else _energy(targets[0], arch),
+        **sizes_of(problem.space, arch, precision=question.precision),
+        "evaluations": evaluations,
+        "seconds": perf_counter() - started,
+        "source": "evolution" if row is None else "front",
     }
 
 
@@ -117,6 +92,39 @@ def estimate_latency(estimator: LatencyEstimator, arch: Arch) -> dict[str, Any]:
 
 
 def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int]:
-    """`{macs, params, size_bytes}` of one arch."""
-    count = params(space, arch)
-    return {"macs": macs(space, arch), "params": count, "size_bytes": count * BYTES_PER_PARAM[precision]}
+    """`{macs, params, size_bytes, peak_memory_bytes}` of one arch."""
+    count, width = params(space, arch), BYTES_PER_NUMBER[precision]
+    return {
+        "macs": macs(space, arch),
+        "params": count,
+        "size_bytes": count * width,
+        "peak_memory_bytes": peak_memory(space, arch) * width,
+    }
+
+
+def _look_up(front: Front, target: Target, question: Question) -> Rows | None:
+    """The front's row that answers the question; None where only a search can tell."""
+    if question.resolutions is not None or set(question.constraints) - {"accuracy_min"}:
+        return None
+    least = question.constraints.get("accuracy_min")
+    budget = target.budget.get("latency_ms")
+    if set(target.budget) - {"latency_ms"}:
+        return None
+    ratio = 1.0 if question.confidence is None else target.estimator.ratio_at(question.confidence)
+    if question.minimised is None and budget is not None:
+        index = front.most_accurate(budget / ratio)
+        found = index is not None and (least is None or front.accuracies[index] >= least)
+    elif question.minimised == "latency_ms" and least is not None:
+        index = front.cheapest(least)
+        found = index is not None and (budget is None or front.costs[index] * ratio <= budget)
+    else:
+        return None
+    return front.rows[index : index + 1] if found and index is not None else None
+
+
+def _energy(target: Target, arch: Arch) -> float | None:
+    """Millijoules; None where the table does not know them."""
+    energy = target.estimator.energy
+    if energy is None or arch.resolution not in target.estimator.energy_resolutions:
+        return None
+    return float(energy.of([arch])[0])

@@ -20,6 +20,7 @@ from service.artifacts import ArtifactStore
 from service.bundles import BundleStore
 from service.db.engine import build_engine, session_factory
 from service.jobs.queue import JobQueue
+from service.turns import Turns
 from service.usecases.catalog import Catalog
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         bundles=bundles,
         queue=JobQueue(settings, engine),
         catalog=Catalog(bundles),
+        turns=Turns(),
     )
 
     @asynccontextmanager
@@ -74,8 +76,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     install_problem_handlers(app)
     app.include_router(health.router)  # probes add what they like
-    for module in (supernets, pools, populations, devices, tables, searches, deployments, jobs):
-        app.include_router(module.router, dependencies=[Depends(refuse_unknown_query)], responses=problems(422))
+    modules = (supernets, pools, populations, devices, tables, searches, deployments, jobs)
+    for router in (*(module.router for module in modules), searches.batch_router):
+        app.include_router(router, dependencies=[Depends(refuse_unknown_query)], responses=problems(422))
     return app
 
 

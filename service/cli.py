@@ -16,7 +16,18 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # noqa: TID251
 import typer
 
 from latency_tables.errors import LatencyError
-from service.commands import deploying, importing, predictors, searching, server, spaces, supernets, tables, training
+from service.commands import (
+    deploying,
+    fleets,
+    importing,
+    predictors,
+    searching,
+    server,
+    spaces,
+    supernets,
+    tables,
+    training,
+)
 from service.errors import ServiceError
 from supernet.errors import SupernetError
 
@@ -35,6 +46,8 @@ app.add_typer(predictors.app, name="predictor", help="Accuracy predictors.")
 app.command("profile")(tables.profile)
 app.add_typer(tables.app, name="table", help="Latency tables.")
 app.command("search")(searching.search)
+app.command("front")(searching.front)
+app.command("fleet")(fleets.fleet)
 app.command("export")(deploying.export)
 app.command("verify")(deploying.verify)
 app.add_typer(supernets.app, name="supernet", help="Supernets.")
@@ -51,6 +64,8 @@ _EXTRAS = {
     "profile": "agent",
     "table": "agent",
     "export": "export",
+    "front": "train",
+    "fleet": "export",
     "verify": "runtimes",
     "supernet": "serve",
     "serve": "serve",

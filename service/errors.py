@@ -5,6 +5,7 @@ ServiceError
 ├─ ConflictError           409  the thing exists, but not in the state this call needs
 ├─ InvalidRequestError     422  well-formed JSON that asks for something not on offer
 ├─ InvalidTransitionError  409  a job cannot go from this state to that one
+├─ BusyError               429  others are being served; ask again in a moment
 ├─ StorageError            503  the data folder or the artefact store cannot be used
 └─ RemoteError             502  the service that a command talks to refused or did not answer
 """
@@ -62,6 +63,13 @@ class InvalidTransitionError(ConflictError):
     """A job cannot go from this state to that one."""
 
     code = "invalid_transition"
+
+
+class BusyError(ServiceError):
+    """Others are being served; the message says when to ask again."""
+
+    code = "busy"
+    status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class StorageError(ServiceError):

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
         default=2**30, gt=0, description="Largest supernet bundle, as it is sent and as it unpacks."
     )
     search_evaluations: int = Field(default=10_000, ge=100, description="Evaluations of a search that names no number.")
+    front_evaluations: int = Field(default=500_000, ge=100, description="Evaluations of a front of a device.")
     job_poll_s: float = Field(
         default=0.2, gt=0, le=60, description="Seconds between two looks of the worker at its queue."
     )

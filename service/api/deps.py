@@ -14,6 +14,7 @@ from service.bundles import BundleStore
 from service.db.engine import session_scope
 from service.jobs.queue import JobQueue
 from service.settings import Settings
+from service.turns import Turns
 from service.usecases.catalog import Catalog
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Services:
     bundles: BundleStore
     queue: JobQueue
     catalog: Catalog
+    turns: Turns
 
 
 def services_of(request: Request) -> Services:

@@ -6,18 +6,30 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
 
 from latency_tables.device import DeviceProfile
 from service.api.deps import ReadSession, ServicesDep, WriteSession
 from service.api.paging import PageDep, page_body
 from service.api.problems import BODY_PROBLEMS, problems
 from service.api.schemas.base import MAX_NAME
-from service.api.schemas.devices import DeviceList, DeviceModel, DeviceRequest, LimitsModel, TableSummary
+from service.api.schemas.devices import (
+    DeviceList,
+    DeviceModel,
+    DeviceRequest,
+    FrontModel,
+    FrontOrder,
+    LimitsModel,
+    TableSummary,
+)
+from service.api.schemas.jobs import JobSummary
 from service.api.strict_json import StrictJsonRoute
 from service.db import repositories
 from service.db.models import Device
 from service.db.repositories import TableRef
+from service.jobs.states import JobState
 from service.usecases.devices import delete_device, get_device, register_device
+from service.usecases.fronts import order_front
 from service.usecases.limits import get_limits
 
 router = APIRouter(prefix="/v1/devices", tags=["devices"], route_class=StrictJsonRoute)
@@ -74,6 +86,45 @@ def remove_device(session: WriteSession, device_id: str) -> None:
     A device that comes with the package is there again after the next start.
     """
     delete_device(session, device_id)
+
+
+@router.get(
+    "/{device_id}/front",
+    summary="The best subnet for every latency",
+    response_model=FrontModel,
+    responses={
+        202: {
+            "description": "It is being traced; ask again when the job has succeeded.",
+            "model": FrontOrder,
+            "headers": {"Location": {"description": "Where to follow it.", "schema": {"type": "string"}}},
+        },
+        **problems(404, 409, 422),
+    },
+)
+def read_front(
+    session: WriteSession,
+    services: ServicesDep,
+    device_id: str,
+    supernet: Annotated[str | None, Query(max_length=MAX_NAME, description="The default one where absent.")] = None,
+) -> Any:
+    """The Pareto front of predicted accuracy over estimated latency.
+
+    It is traced once for each version of table and predictor, by a job that the first request starts. Searches of the
+    device are look-ups from then on.
+    """
+    front, job = order_front(
+        session,
+        services.queue,
+        services.catalog,
+        device_id,
+        supernet_id=supernet,
+        evaluations=services.settings.front_evaluations,
+    )
+    if front is not None:
+        return front
+    order = FrontOrder(job=JobSummary(id=job.job_id, state=JobState(job.state)))
+    headers = {"Location": f"/v1/jobs/{job.job_id}", "Retry-After": "1"}
+    return JSONResponse(order.model_dump(mode="json"), status_code=202, headers=headers)
 
 
 @router.get("/{device_id}/limits", summary="What budgets a device can meet", responses=problems(404, 409, 422))

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from latency_tables.errors import LatencyError
 from service.api.schemas.problems import Problem
 from service.db.engine import DatabaseError, is_outage
-from service.errors import ServiceError, status_and_code
+from service.errors import BusyError, ServiceError, status_and_code
 from supernet.errors import InfeasibleBudgetError, SupernetError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 logger = logging.getLogger(__name__)
+
+# Seconds after which whoever was told to ask again may do so.
+RETRY_S = 1
 
 # Errors the framework raises itself, by status.
 _FRAMEWORK_CODES = {
@@ -41,6 +44,7 @@ _DESCRIPTIONS = {
     415: "The body has another content type (`unsupported_media_type`).",
     416: "The range lies beyond the end of the file (`range_not_satisfiable`).",
     422: "A field or query parameter is unknown, malformed or out of range; `errors` lists them.",
+    429: "Another search is under way and took too long (`busy`); `Retry-After` says when to ask again.",
     500: "An error nobody expected (`internal_error`); `error_id` is in the log.",
     503: "The database or the artefact store cannot be used (`storage_unavailable`).",
 }
@@ -71,16 +75,14 @@ def problem_response(
         headers: Of the response.
         members: Further members of the body; JSON values.
     """
-    body = {
-        "type": f"urn:tailor:problem:{code}",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
-        "detail": detail,
-        "instance": request.url.path,
-        "code": code,
-        **members,
-    }
+    body = _body(request, status=status, code=code, detail=detail, members=members)
     return ProblemResponse(body, status_code=int(status), headers=dict(headers or {}))
+
+
+def problem_body(request: Request, error: Exception) -> dict[str, Any]:
+    """The problem body of an error that is the answer to a part of the request."""
+    status, code = status_and_code(error)
+    return _body(request, status=status, code=code, detail=str(error), members=_members_of(error))
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -113,11 +115,9 @@ async def _handle_known(request: Request, error: Exception) -> ProblemResponse:
     status, code = status_and_code(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return await _handle_unexpected(request, error)
-    members = error.extra if isinstance(error, ServiceError) else {}
-    if isinstance(error, InfeasibleBudgetError):
-        best = {**error.best_achievable, "arch": error.arch.to_dict(), "arch_id": error.arch.arch_id}
-        members = {"binding": error.binding, "best_achievable": best}
-    return problem_response(request, status=status, code=code, detail=str(error), **members)
+    members = _members_of(error)
+    headers = {"Retry-After": str(RETRY_S)} if isinstance(error, BusyError) else None
+    return problem_response(request, status=status, code=code, detail=str(error), headers=headers, **members)
 
 
 async def _handle_database(request: Request, error: Exception) -> ProblemResponse:
@@ -172,3 +172,22 @@ def _describe(item: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(given, str | int | float | bool) and len(repr(given)) <= 80:
         described["given"] = given
     return described
+
+
+def _members_of(error: Exception) -> dict[str, Any]:
+    if isinstance(error, InfeasibleBudgetError):
+        best = {**error.best_achievable, "arch": error.arch.to_dict(), "arch_id": error.arch.arch_id}
+        return {"binding": error.binding, "best_achievable": best}
+    return error.extra if isinstance(error, ServiceError) else {}
+
+
+def _body(request: Request, *, status: int, code: str, detail: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": f"urn:tailor:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "instance": request.url.path,
+        "code": code,
+        **members,
+    }

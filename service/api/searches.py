@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from time import perf_counter
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service.api.deployments import summarise_deployment
-from service.api.deps import ReadSession, ServicesDep
+from service.api.deps import ReadSession, Services, ServicesDep
 from service.api.paging import PageDep, page_body
-from service.api.problems import BODY_PROBLEMS, problems
-from service.api.schemas.searches import SearchList, SearchModel, SearchRequest
+from service.api.problems import BODY_PROBLEMS, problem_body, problems
+from service.api.schemas.problems import Problem
+from service.api.schemas.searches import (
+    BatchItem,
+    BatchModel,
+    BatchRequest,
+    SearchList,
+    SearchModel,
+    SearchRequest,
+)
 from service.api.strict_json import StrictJsonRoute
 from service.db import repositories
 from service.db.engine import session_scope
 from service.db.models import Deployment, Job, Search
-from service.usecases.searches import SearchQuestion, answer_search, get_search, plan_search, record_search
+from service.fleets import KNOWN_ERRORS
+from service.questions import LATENCY_BUDGETS, Question
+from service.usecases.searches import (
+    SearchAnswer,
+    SearchPlan,
+    SearchQuestion,
+    answer_search,
+    answer_searches,
+    get_search,
+    plan_search,
+    record_search,
+)
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"], route_class=StrictJsonRoute)
 
@@ -30,32 +51,85 @@ def show_search(search: Search, deployment: tuple[Deployment, Job] | None) -> Se
     "",
     status_code=201,
     summary="Search for the best subnet within a budget",
-    responses=problems(*BODY_PROBLEMS, 404, 409),
+    responses=problems(*BODY_PROBLEMS, 404, 409, 429),
 )
 def post_search(services: ServicesDep, request: SearchRequest, response: Response) -> SearchModel:
     """The most accurate subnet that keeps every constraint.
 
     A budget nobody can meet: 409 `infeasible_budget` with `binding` (which constraint) and `best_achievable` (the
     nearest possible values and their arch). With `confidence`, the upper quantile of the latency is held to the
-    budget. The same request on the same versions gives the same arch.
+    budget. The same request on the same versions gives the same arch; where the device's front is known by then
+    (`GET /v1/devices/{id}/front`), it is looked up there and `source` says `front`.
     """
-    question = SearchQuestion(
-        device_id=request.device,
-        constraints=request.constraints.model_dump(exclude_none=True),
-        supernet_id=request.supernet,
-        confidence=request.confidence,
-        precision=request.precision,
-        seed=request.seed,
-        evaluations=request.evaluations or services.settings.search_evaluations,
-        deploy=request.deploy,
-    )
+    asked = _asked(request, services)
     with session_scope(services.sessions, write=False) as session:
-        plan = plan_search(session, services.catalog, question)
-    answer = answer_search(plan)
+        plan = plan_search(session, services.catalog, asked)
+    with nullcontext() if plan.is_known else services.turns.take():
+        answer = answer_search(plan)
     with session_scope(services.sessions) as session:
         search, deployment = record_search(session, services.queue, plan, answer)
     response.headers["Location"] = f"/v1/searches/{search.search_id}"
     return show_search(search, deployment)
+
+
+batch_router = APIRouter(prefix="/v1/searches:batch", tags=["searches"], route_class=StrictJsonRoute)
+
+
+@batch_router.post("", summary="Search for a whole fleet", responses=problems(*BODY_PROBLEMS, 404, 409, 429))
+def post_batch(services: ServicesDep, request: Request, batch: BatchRequest) -> BatchModel:
+    """Many devices and budgets, one answer each, in the order they were asked.
+
+    A search without an answer has its `problem` in place; the others are stored like single ones.
+    """
+    started = perf_counter()
+    plans: list[SearchPlan | Exception] = []
+    with session_scope(services.sessions, write=False) as session:
+        for one in batch.searches:
+            try:
+                plans.append(plan_search(session, services.catalog, _asked(one, services)))
+            except KNOWN_ERRORS as error:
+                plans.append(error)
+    planned = [plan for plan in plans if isinstance(plan, SearchPlan)]
+    answers: dict[int, SearchAnswer | Exception] = {}
+    for supernet_id in {plan.supernet.supernet_id: None for plan in planned}:
+        same = [plan for plan in planned if plan.supernet.supernet_id == supernet_id]
+        with nullcontext() if all(plan.is_known for plan in same) else services.turns.take():
+            answers |= {id(plan): answer for plan, answer in zip(same, answer_searches(same), strict=True)}
+    outcomes = [answers[id(plan)] if isinstance(plan, SearchPlan) else plan for plan in plans]
+    items = []
+    with session_scope(services.sessions) as session:
+        for plan, outcome in zip(plans, outcomes, strict=True):
+            if isinstance(plan, SearchPlan) and isinstance(outcome, SearchAnswer):
+                stored = record_search(session, services.queue, plan, outcome)
+                items.append(BatchItem(search=show_search(*stored), problem=None))
+            elif isinstance(outcome, Exception):
+                items.append(BatchItem(search=None, problem=Problem(**problem_body(request, outcome))))
+    return BatchModel(items=items, seconds=perf_counter() - started)
+
+
+def _asked(request: SearchRequest, services: Services) -> SearchQuestion:
+    constraints = request.constraints.model_dump(exclude_none=True)
+    own = {name: constraints.pop(name) for name in LATENCY_BUDGETS if name in constraints}
+    budgets = {str(request.device): own}
+    if request.devices is not None:
+        budgets = {
+            budget.device: budget.model_dump(exclude={"device"}, exclude_none=True) for budget in request.devices
+        }
+    question = Question(
+        constraints=constraints,
+        objective=request.objective,
+        confidence=request.confidence,
+        precision=request.precision,
+        evaluations=request.evaluations or services.settings.search_evaluations,
+        seed=request.seed,
+    )
+    return SearchQuestion(
+        budgets=budgets,
+        question=question,
+        supernet_id=request.supernet,
+        deploy=request.deploy,
+        may_look_up=request.evaluations is None,
+    )
 
 
 @router.get("", summary="List searches", response_model=SearchList, responses=problems(422))

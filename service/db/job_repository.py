@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select, update
 
 from service.db.clock import utc_now
-from service.db.models import Deployment, Job, Population
+from service.db.models import Deployment, Front, Job, Population
 from service.errors import ConflictError, NotFoundError
 from service.jobs.states import FINISHED, JobKind, JobState, validate_transition
 
@@ -188,6 +188,22 @@ def publish_population(session: Session, population_id: str, *, key: str, summar
     )
     if session.scalars(statement).one_or_none() is None:
         raise ConflictError(f"Population '{population_id}' does not exist or already has its file; create a new one.")
+
+
+def publish_front(session: Session, front_id: str, *, document: dict[str, Any]) -> None:
+    """Make a front known; belongs into the transaction in which its job succeeds.
+
+    Raises:
+        ConflictError: There is no such front any more, or it was published before.
+    """
+    statement = (
+        update(Front)
+        .where(Front.front_id == front_id, Front.is_known.is_(False))
+        .values(document=document, is_known=True)
+        .returning(Front.front_id)
+    )
+    if session.scalars(statement).one_or_none() is None:
+        raise ConflictError(f"Front '{front_id}' does not exist or is known already; ask for it again.")
 
 
 def _owned(session: Session, job_id: str, attempt: int) -> Job | None:

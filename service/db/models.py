@@ -95,6 +95,26 @@ class Search(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
 
 
+class Front(Base):
+    """The Pareto front of a device and a supernet, or an order of one. Its state is its job's, and its id as well.
+
+    It holds for one predictor and one table, whatever their supernet and device have by now.
+    """
+
+    __tablename__ = "fronts"
+
+    front_id: Mapped[str] = mapped_column(ForeignKey("jobs.job_id"), primary_key=True)
+    supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.supernet_id", ondelete="CASCADE"), index=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.device_id", ondelete="CASCADE"), index=True)
+    table_version: Mapped[int]
+    table_sha256: Mapped[str] = mapped_column(String(64))
+    predictor_sha256: Mapped[str] = mapped_column(String(64))
+    is_known: Mapped[bool] = mapped_column(default=False)
+    document: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """`rows`, `latency_ms` and `accuracies`; set once, when the job succeeds."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+
+
 class Job(Base):
     """Background work. The row is the truth for the API; the queue library only executes it.
 

@@ -13,7 +13,7 @@ from sqlalchemy import and_, delete, exists, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
-from service.db.models import Base, Deployment, Device, Job, LatencyTableVersion, Population, Search, Supernet
+from service.db.models import Base, Deployment, Device, Front, Job, LatencyTableVersion, Population, Search, Supernet
 from service.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -240,6 +240,34 @@ def find_search(session: Session, search_id: str) -> Search | None:
 def list_searches(session: Session, page: PageRequest) -> Page[Search]:
     """One page of searches."""
     return _page(session, select(Search), page, model=Search, key=Search.search_id)
+
+
+# ---------------------------------------------------------------------------- fronts
+
+
+def find_known_front(session: Session, *, table_sha256: str, predictor_sha256: str) -> str | None:
+    """Id of the newest front of a table and a predictor, or None."""
+    query = select(Front.front_id).where(
+        Front.table_sha256 == table_sha256, Front.predictor_sha256 == predictor_sha256, Front.is_known
+    )
+    return session.scalars(query.order_by(Front.created_at.desc(), Front.front_id).limit(1)).one_or_none()
+
+
+def find_newest_front(session: Session, *, table_sha256: str, predictor_sha256: str) -> tuple[str, Job] | None:
+    """Id of the newest front of a table and a predictor, known or ordered, with its job; None where there is none."""
+    query = (
+        select(Front.front_id, Job)
+        .join(Job, Front.front_id == Job.job_id)
+        .where(Front.table_sha256 == table_sha256, Front.predictor_sha256 == predictor_sha256)
+    )
+    row = session.execute(query.order_by(Front.created_at.desc(), Front.front_id).limit(1)).one_or_none()
+    return None if row is None else (row.front_id, row.Job)
+
+
+def load_front_document(session: Session, front_id: str) -> dict[str, Any]:
+    """The stored document of a known front."""
+    document: dict[str, Any] = session.execute(select(Front.document).where(Front.front_id == front_id)).scalar_one()
+    return document
 
 
 # ---------------------------------------------------------------------------- deployments and jobs

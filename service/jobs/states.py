@@ -16,6 +16,7 @@ class JobKind(StrEnum):
     EXPORT_SUBNET = "export_subnet"
     EVALUATE_POPULATION = "evaluate_population"
     FIT_PREDICTOR = "fit_predictor"
+    TRACE_FRONT = "trace_front"
 
 
 class Lane(StrEnum):
@@ -29,6 +30,7 @@ LANES = {
     JobKind.EXPORT_SUBNET: Lane.SHORT,
     JobKind.EVALUATE_POPULATION: Lane.LONG,
     JobKind.FIT_PREDICTOR: Lane.LONG,
+    JobKind.TRACE_FRONT: Lane.LONG,
 }
 
 
@@ -129,8 +131,31 @@ class PredictorPayload(BaseModel):
     """Supernet that gets the bundle with the new predictor: the same one, or a new one."""
 
 
+class FrontPayload(BaseModel):
+    """What a `trace_front` job needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    supernet_id: str
+    bundle_uri: str
+    """As in `ExportPayload`."""
+    bundle_sha256: str
+    """As in `PopulationPayload`."""
+    device_id: str
+    space: str
+    table_version: int
+    evaluations: int
+
+
+class FrontOrder(FrontPayload):
+    """What the child gets."""
+
+    table_file: str
+
+
 PAYLOADS: dict[JobKind, type[BaseModel]] = {
     JobKind.EXPORT_SUBNET: ExportPayload,
     JobKind.EVALUATE_POPULATION: PopulationPayload,
     JobKind.FIT_PREDICTOR: PredictorPayload,
+    JobKind.TRACE_FRONT: FrontPayload,
 }

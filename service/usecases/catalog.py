@@ -7,12 +7,15 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
 from latency_tables.estimator import LatencyEstimator
 from latency_tables.table import LatencyTable
 from service.errors import ConflictError
 from supernet.bundle import Bundle, open_bundle, shipped_bundles
 from supernet.predictors.loading import load_predictor
 from supernet.predictors.predictor import Predictor, describe_accuracy
+from supernet.search.front import Front
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 SHIPPED = "shipped:"
 _MAX_SUPERNETS = 16
 _MAX_ESTIMATORS = 128
+_MAX_FRONTS = 128
 
 Value = TypeVar("Value")
 
@@ -93,6 +97,7 @@ class Catalog:
         self._bundles = bundles
         self._supernets: _Cache[LoadedSupernet] = _Cache(_MAX_SUPERNETS)
         self._estimators: _Cache[LatencyEstimator] = _Cache(_MAX_ESTIMATORS)
+        self._fronts: _Cache[Front] = _Cache(_MAX_FRONTS)
 
     def supernet(self, row: Supernet) -> LoadedSupernet:
         """The supernet of a database row.
@@ -120,6 +125,22 @@ class Catalog:
         """
         key = (table.document_sha256, space.fingerprint)
         return self._estimators.get(key, lambda: LatencyEstimator(LatencyTable.from_dict(load_document()), space))
+
+    def front(self, front_id: str, *, load_document: Callable[[], dict[str, Any]]) -> Front:
+        """A front that was traced.
+
+        Args:
+            front_id: Which one.
+            load_document: Reads its document; called only where the front is not known yet.
+        """
+
+        def build() -> Front:
+            document = load_document()
+            return Front(
+                np.array(document["rows"], np.int16), np.array(document["latency_ms"]), np.array(document["accuracies"])
+            )
+
+        return self._fronts.get((front_id,), build)
 
 
 def _open(row: Supernet, bundles: BundleStore) -> LoadedSupernet:

@@ -9,7 +9,7 @@ from uuid import uuid4
 from service.answers import estimate_latency
 from service.db import repositories
 from service.db.models import Deployment
-from service.errors import ConflictError, NotFoundError
+from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.jobs.states import ExportPayload, JobKind
 from service.usecases.jobs import unfinished_error
 from service.usecases.latency_tables import find_estimator
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from service.jobs.queue import JobQueue
     from service.usecases.catalog import Catalog, LoadedSupernet
 
+DEPLOYED_PRECISION = "fp32"
 MODEL, MANIFEST = "model.onnx", "manifest.json"
 
 
@@ -59,6 +60,20 @@ def validate_deployable(supernet: LoadedSupernet) -> None:
         _ = supernet.bundle.weights_path, supernet.bundle.calibration_path
 
 
+def validate_precision(precision: str) -> None:
+    """Refuse a precision that searches may ask for and no deployment is made in.
+
+    Raises:
+        InvalidRequestError: `unsupported_precision`.
+    """
+    if precision != DEPLOYED_PRECISION:
+        raise InvalidRequestError(
+            f"Deployments are made in {DEPLOYED_PRECISION}, not in {precision}. Search without 'deploy', or in "
+            f"{DEPLOYED_PRECISION}.",
+            code="unsupported_precision",
+        )
+
+
 def plan_from_search(
     session: Session, catalog: Catalog, search_id: str, *, precision: str, opset: int
 ) -> DeploymentPlan:
@@ -91,7 +106,7 @@ def plan_from_search(
         search_id=search_id,
         device_id=search.device_id,
         accuracy=result["accuracy"],
-        latency=result["latency_ms"],
+        latency=result["latency_ms"] or result["latencies"][search.device_id],
         table_version=search.table_version,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latency_tables.check import TableReport, check_table, space_of
 from latency_tables.errors import TableFormatError
@@ -104,6 +104,15 @@ def get_table(session: Session, device_id: str, space: str, *, version: int | No
             code="unknown_table",
         )
     return found, LatencyTable.from_dict(repositories.load_table_document(session, found))
+
+
+def load_version(session: Session, device_id: str, *, space: str, version: int) -> dict[str, Any]:
+    """The document of one version of a table.
+
+    Raises:
+        NotFoundError: `unknown_table`.
+    """
+    return get_table(session, device_id, space, version=version)[1].to_dict()
 
 
 def find_estimator(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from service.answers import BYTES_PER_PARAM, common_resolutions, sizes_of
+from service.answers import sizes_of
+from service.questions import BYTES_PER_NUMBER, common_resolutions
 from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
 from supernet.search.limits import cheapest_arch, dearest_arch
@@ -29,7 +30,7 @@ def get_limits(session: Session, catalog: Catalog, device_id: str, *, supernet_i
     supernet = catalog.supernet(get_supernet(session, supernet_id))
     table, estimator = find_estimator(session, catalog, device_id, supernet=supernet)
     space = supernet.space
-    resolutions = common_resolutions(space, estimator, supernet.predictor if supernet.predictor_sha256 else None)
+    resolutions = common_resolutions(space, [estimator], supernet.predictor if supernet.predictor_sha256 else None)
     ranges: dict[str, dict[str, float]] = {}
     archs = {}
     for name, cost in (("latency_ms", estimator.cost), ("macs", macs_cost(space)), ("params", params_cost(space))):
@@ -40,7 +41,7 @@ def get_limits(session: Session, catalog: Catalog, device_id: str, *, supernet_i
             for which, (arch, latency_ms) in (("fastest", smallest), ("slowest", largest)):
                 sizes = sizes_of(space, arch, precision=PRECISION)
                 archs[which] = {"arch": arch.to_dict(), "arch_id": arch.arch_id, "latency_ms": latency_ms, **sizes}
-    ranges["size_bytes"] = {bound: value * BYTES_PER_PARAM[PRECISION] for bound, value in ranges["params"].items()}
+    ranges["size_bytes"] = {bound: value * BYTES_PER_NUMBER[PRECISION] for bound, value in ranges["params"].items()}
     return {
         "supernet": supernet.supernet_id,
         "device": device_id,

@@ -14,20 +14,23 @@ from service.answers import find_best
 from service.db import repositories
 from service.db.models import Search
 from service.errors import NotFoundError
-from service.usecases.deployments import DeploymentPlan, create_deployment, validate_deployable
+from service.fleets import Asked, find_all
+from service.questions import Question, Target
+from service.usecases.deployments import DeploymentPlan, create_deployment, validate_deployable, validate_precision
+from service.usecases.fronts import find_front
 from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
-    from latency_tables.estimator import LatencyEstimator
     from service.db.models import Deployment, Job
     from service.db.repositories import TableRef
     from service.jobs.queue import JobQueue
     from service.usecases.catalog import Catalog, LoadedSupernet
+    from supernet.search.front import Front
     from supernet.spaces.arch import Arch
 
 DEFAULT_OPSET = 18
@@ -35,34 +38,44 @@ DEFAULT_OPSET = 18
 
 @dataclass(frozen=True)
 class SearchQuestion:
-    """What is asked for.
+    """What is asked for, by ids.
 
     Attributes:
+        budgets: By device, at least one: at most one of `service.questions.LATENCY_BUDGETS` with its value.
+        question: Whatever does not depend on the device.
         supernet_id: None for the default one.
-        constraints: Upper limit by name: `latency_ms`, `macs`, `params`, `size_bytes`.
-        confidence: Quantile of the latency that is held to the budget; None for the estimate itself.
-        evaluations: Upper limit of the archs to look at.
         deploy: Whether to make a deployment of the answer.
+        may_look_up: Whether an answer that was traced before will do.
     """
 
-    device_id: str
-    constraints: Mapping[str, float]
+    budgets: Mapping[str, Mapping[str, float]]
+    question: Question
     supernet_id: str | None = None
-    confidence: float | None = None
-    precision: str = "fp32"
-    seed: int = 0
-    evaluations: int = 10_000
     deploy: bool = False
+    may_look_up: bool = True
 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A question with everything it needs; no database is looked at any more."""
+    """A question with everything it needs; no database is looked at any more.
 
-    question: SearchQuestion
+    Attributes:
+        asked: The question by ids.
+        tables: Of the targets, in their order.
+        front_id: Of the front of the one device; None where none is known.
+    """
+
+    asked: SearchQuestion
     supernet: LoadedSupernet
-    table: TableRef
-    estimator: LatencyEstimator
+    targets: tuple[Target, ...]
+    tables: tuple[TableRef, ...]
+    front_id: str | None = None
+    front: Front | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the answer is probably a look-up, which takes no time to speak of."""
+        return self.front is not None and self.asked.may_look_up
 
 
 @dataclass(frozen=True)
@@ -73,54 +86,57 @@ class SearchAnswer:
     result: dict[str, Any]
 
 
-def plan_search(session: Session, catalog: Catalog, question: SearchQuestion) -> SearchPlan:
+def plan_search(session: Session, catalog: Catalog, asked: SearchQuestion) -> SearchPlan:
     """Look up what a search needs.
 
     Raises:
         NotFoundError: `unknown_supernet` or `unknown_device`.
         ConflictError: `no_table`.
+        InvalidRequestError: `unsupported_precision`: deployments are not made in it.
         MissingPartError: The supernet has no predictor; or no weights, and a deployment is asked for.
-        MissingEntryError: The table lacks blocks of the supernet.
+        MissingEntryError: A table lacks blocks of the supernet.
     """
-    supernet = catalog.supernet(get_supernet(session, question.supernet_id))
-    table, estimator = find_estimator(session, catalog, question.device_id, supernet=supernet)
+    supernet = catalog.supernet(get_supernet(session, asked.supernet_id))
+    found = [find_estimator(session, catalog, device_id, supernet=supernet) for device_id in asked.budgets]
     _ = supernet.predictor
-    if question.deploy:
+    if asked.deploy:
         validate_deployable(supernet)
-    return SearchPlan(question, supernet, table, estimator)
+        validate_precision(asked.question.precision)
+    tables = tuple(table for table, _ in found)
+    targets = tuple(
+        Target(device_id, estimator, budget)
+        for (device_id, budget), (_, estimator) in zip(asked.budgets.items(), found, strict=True)
+    )
+    front_id, front = find_front(session, catalog, supernet, tables[0]) if len(targets) == 1 else (None, None)
+    return SearchPlan(asked, supernet, targets, tables, front_id, front)
 
 
 def answer_search(plan: SearchPlan) -> SearchAnswer:
     """Search. The same plan gives the same answer but for `seconds`.
 
     Raises:
-        ConflictError: `no_common_resolution`: space, table and predictor know no resolution in common.
+        ConflictError: `no_common_resolution` or `no_energy`.
+        InvalidRequestError: Budgets or objectives that cannot be asked for together.
         InfeasibleBudgetError: No subnet meets the constraints; latencies in it are at the confidence asked for.
     """
-    question, supernet = plan.question, plan.supernet
+    front, may_look_up = plan.front, plan.asked.may_look_up
     arch, found = find_best(
-        supernet.predictor,
-        plan.estimator,
-        constraints=question.constraints,
-        confidence=question.confidence,
-        precision=question.precision,
-        evaluations=question.evaluations,
-        seed=question.seed,
+        plan.supernet.predictor,
+        plan.targets,
+        plan.asked.question,
+        front=front if may_look_up else None,
+        start=None if front is None or may_look_up else front.rows,
     )
-    result = {
-        "supernet": supernet.supernet_id,
-        "device": question.device_id,
-        "constraints": dict(question.constraints),
-        **found,
-        "versions": {
-            "table": plan.table.version,
-            "table_sha256": plan.table.document_sha256,
-            "supernet": supernet.bundle.sha256,
-            "predictor": supernet.predictor_sha256,
-            "tailor": version("tailor-nas"),
-        },
-    }
-    return SearchAnswer(arch, result)
+    return _complete(plan, arch, found)
+
+
+def answer_searches(plans: Sequence[SearchPlan]) -> list[SearchAnswer | Exception]:
+    """Answer many searches of one supernet; where one has no answer, the error that says why takes its place."""
+    asked = [Asked(plan.targets, plan.asked.question, plan.front if plan.asked.may_look_up else None) for plan in plans]
+    found = find_all(plans[0].supernet.predictor, asked)
+    return [
+        one if isinstance(one, Exception) else _complete(plan, *one) for plan, one in zip(plans, found, strict=True)
+    ]
 
 
 def record_search(
@@ -128,32 +144,57 @@ def record_search(
 ) -> tuple[Search, tuple[Deployment, Job] | None]:
     """Store a search, with its deployment where one was asked for: both or neither.
 
+    A search for several devices belongs to the first one: it goes when that device is deleted.
+
     Raises:
         ConflictError: The device or the supernet was deleted meanwhile.
     """
     search_id = uuid4().hex
+    asked, result = plan.asked, answer.result
     search = Search(
         search_id=search_id,
         supernet_id=plan.supernet.supernet_id,
-        device_id=plan.question.device_id,
-        table_version=plan.table.version,
-        result={"id": search_id, **answer.result},
+        device_id=plan.targets[0].device_id,
+        table_version=plan.tables[0].version,
+        result={"id": search_id, **result},
     )
     repositories.insert(session, search)
-    if not plan.question.deploy:
+    if not asked.deploy:
         return search, None
     deployment = DeploymentPlan(
         plan.supernet,
         answer.arch,
-        plan.question.precision,
+        asked.question.precision,
         DEFAULT_OPSET,
         search_id=search_id,
-        device_id=plan.question.device_id,
-        accuracy=answer.result["accuracy"],
-        latency=answer.result["latency_ms"],
-        table_version=plan.table.version,
+        device_id=plan.targets[0].device_id,
+        accuracy=result["accuracy"],
+        latency=result["latency_ms"] or result["latencies"][plan.targets[0].device_id],
+        table_version=plan.tables[0].version,
     )
     return search, create_deployment(session, queue, deployment)
+
+
+def _complete(plan: SearchPlan, arch: Arch, found: dict[str, Any]) -> SearchAnswer:
+    """The search object around what was found."""
+    supernet, tables = plan.supernet, plan.tables
+    is_one = len(tables) == 1
+    result = {
+        "supernet": supernet.supernet_id,
+        "device": plan.targets[0].device_id if is_one else None,
+        **found,
+        "versions": {
+            "table": tables[0].version if is_one else {table.device_id: table.version for table in tables},
+            "table_sha256": (
+                tables[0].document_sha256 if is_one else {table.device_id: table.document_sha256 for table in tables}
+            ),
+            "supernet": supernet.bundle.sha256,
+            "predictor": supernet.predictor_sha256,
+            "front": plan.front_id if found["source"] == "front" else None,
+            "tailor": version("tailor-nas"),
+        },
+    }
+    return SearchAnswer(arch, result)
 
 
 def get_search(session: Session, search_id: str) -> tuple[Search, tuple[Deployment, Job] | None]:

@@ -84,13 +84,19 @@ def describe_accuracy(predictor: Predictor, arch: Arch) -> dict[str, Any] | None
     """
     if arch.resolution not in predictor.resolutions:
         return None
-    rows = predictor.space.to_rows([arch])
-    predicted = float(predictor.predict(rows)[0])
+    return describe_accuracies(predictor, predictor.space.to_rows([arch]))[0]
+
+
+def describe_accuracies(predictor: Predictor, rows: Rows) -> list[dict[str, Any]]:
+    """`describe_accuracy` of archs `(n_archs, n_slots)` at resolutions that the predictor knows."""
+    predicted = predictor.predict(rows).tolist()
     interval = predictor.interval(rows, INTERVAL_LEVEL, extra_images=TEST_IMAGES)
     if interval is None:
-        return {"predicted": predicted, "low": None, "high": None, "level": None}
-    low, high = interval
-    return {"predicted": predicted, "low": float(low[0]), "high": float(high[0]), "level": INTERVAL_LEVEL}
+        return [{"predicted": accuracy, "low": None, "high": None, "level": None} for accuracy in predicted]
+    return [
+        {"predicted": accuracy, "low": low, "high": high, "level": INTERVAL_LEVEL}
+        for accuracy, low, high in zip(predicted, *(bound.tolist() for bound in interval), strict=True)
+    ]
 
 
 def validate_resolutions(space: SearchSpace, rows: Rows, known: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from supernet.spaces.costs import AdditiveCost, Values
     from supernet.spaces.space import Position, Rows, SearchSpace
 
-PARTS = 4096
+PARTS = 1024
 
 Choices = NDArray[np.int32]
 

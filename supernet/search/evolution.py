@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from supernet.search.problem import SearchProblem, SearchResult
     from supernet.spaces.space import Rows
 
-_GENERATIONS = 50
+# Fewer and larger generations where the search starts from good archs: each takes time of its own.
+_GENERATIONS, _WARM_GENERATIONS = 50, 15
 _SMALLEST, _LARGEST = 24, 1000
 # Chance of each slot to be redrawn, generation by generation: wide and narrow steps in turn.
 _MUTATION = (0.1, 0.05, 0.02)
@@ -55,8 +56,9 @@ def evolve(
     anchor = find_anchor(problem, rng)
     trials = Trials(problem, evaluations, anchor)
     if start is not None:
-        trials.add(start[np.isin(start[:, 0], problem.resolution_indices)])
-    size = int(np.clip(evaluations // _GENERATIONS, _SMALLEST, _LARGEST))
+        trials.add(_nearest(problem, start)[: evaluations // 2])
+    generations = _GENERATIONS if start is None else _WARM_GENERATIONS
+    size = int(np.clip(evaluations // generations, _SMALLEST, _LARGEST))
     trials.add(sample_within(problem, size, anchor, rng=rng))
     propose(trials, rng)
     generations, dry, polish_at = 1, 0, int(_POLISH * evaluations)
@@ -72,6 +74,13 @@ def evolve(
     if trials.left:
         _polish(trials, rng)
     return trials.result(generations=generations, seconds=perf_counter() - started)
+
+
+def _nearest(problem: SearchProblem, rows: Rows) -> Rows:
+    """Those that keep all budgets, the ones that use them up first; with an objective the dearest first."""
+    rows = problem.within(rows[np.isin(rows[:, 0], problem.resolution_indices)])
+    nearest: Rows = rows[np.argsort(-problem.places(rows), kind="stable")]
+    return nearest
 
 
 def breed(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Share of the evaluations for the archs that models learn from, and how often these are fitted.
 _LEARNING, _FITS = 0.1, 2
 # Fewer archs teach nothing about that many choices.
-_LEAST_ARCHS = 20
+_LEAST_ARCHS = 50
 # Chance of each slot to be redrawn where models learn from archs around the best ones.
 _MUTATION = 0.15
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from latency_tables.device import MAX_BATCH_SIZE, MAX_TEXT, MAX_THREADS
 from service.api.schemas.base import ArchModel, Real, RequestModel, UtcTime, Whole
+from service.api.schemas.jobs import JobSummary
+from service.api.schemas.searches import AccuracyInterval, LatencyInterval
 
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_TEXT)]
 
@@ -131,6 +133,7 @@ class SubnetModel(BaseModel):
     macs: int
     params: int
     size_bytes: int
+    peak_memory_bytes: int
 
 
 class RangeModel(BaseModel):
@@ -145,6 +148,31 @@ class LimitArchs(BaseModel):
 
     fastest: SubnetModel
     slowest: SubnetModel
+
+
+class FrontPoint(BaseModel):
+    """A subnet that no other one known beats in latency and accuracy at once."""
+
+    arch: ArchModel
+    arch_id: str
+    latency_ms: LatencyInterval
+    accuracy: AccuracyInterval
+
+
+class FrontModel(BaseModel):
+    """The best subnet for every latency of a device."""
+
+    id: str
+    supernet: str
+    device: str
+    versions: dict[str, Any] = Field(description="Version of the table; hashes of supernet, predictor and table.")
+    points: list[FrontPoint] = Field(description="By rising latency and rising accuracy.")
+
+
+class FrontOrder(BaseModel):
+    """A front that is being traced."""
+
+    job: JobSummary
 
 
 class LimitsModel(BaseModel):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.api.schemas.base import ArchModel, Name, Real, RequestModel, Whole
 from service.api.schemas.deployments import DeploymentSummary
+from service.api.schemas.problems import Problem
 
 MAX_LATENCY_MS = 1e6
+MAX_ENERGY_MJ = 1e9
 MAX_COUNT = 10**15
+MAX_DEVICES = 16
+MAX_SEARCHES = 500
 MAX_EVALUATIONS = 200_000
 
 Milliseconds = Annotated[Real, Field(gt=0, le=MAX_LATENCY_MS)]
+Percent = Annotated[Real, Field(ge=0, le=100)]
+Millijoules = Annotated[Real, Field(gt=0, le=MAX_ENERGY_MJ)]
 Count = Annotated[Whole, Field(gt=0, le=MAX_COUNT)]
 
 
@@ -21,13 +28,45 @@ class Constraints(RequestModel):
     """Upper limits the subnet has to keep; those that are absent do not bind."""
 
     latency_ms: Milliseconds | None = Field(None, description="Milliseconds of one inference on the device.")
+    latency_percent: Percent | None = Field(
+        None, description="The same as a share of the device's range: 0 is its fastest subnet, 100 its slowest."
+    )
+    energy_mj: Millijoules | None = Field(
+        None, description="Millijoules of one inference, where the device's table knows them."
+    )
     macs: Count | None = Field(None, description="Multiply-adds of one image.")
     params: Count | None = Field(None, description="Trainable numbers.")
     size_bytes: Count | None = Field(None, description="Bytes of the parameters at the precision asked for.")
+    peak_memory_bytes: Count | None = Field(
+        None, description="Bytes of the activations that are alive at once, at the precision asked for."
+    )
+    accuracy_min: Annotated[Real, Field(gt=0, lt=1)] | None = Field(
+        None, description="Least predicted accuracy, a fraction; the fastest subnet that has it is the answer."
+    )
+
+    @model_validator(mode="after")
+    def _one_latency(self) -> Self:
+        if self.latency_ms is not None and self.latency_percent is not None:
+            raise PydanticCustomError("one_budget", "give 'latency_ms' or 'latency_percent', not both")
+        return self
+
+
+class DeviceBudget(RequestModel):
+    """One of several devices, with a budget of its own."""
+
+    device: Name
+    latency_ms: Milliseconds | None = None
+    latency_percent: Percent | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.latency_ms is None) == (self.latency_percent is None):
+            raise PydanticCustomError("one_budget", "give either 'latency_ms' or 'latency_percent'")
+        return self
 
 
 class SearchRequest(RequestModel):
-    """Which device, which budget."""
+    """Which device, which budget; or several devices with a budget each, for one subnet that suits all."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -36,18 +75,48 @@ class SearchRequest(RequestModel):
     )
 
     supernet: Name | None = Field(None, description="Id of a supernet; the default one where absent.")
-    device: Name = Field(description="Id of a device with a latency table for the supernet's space.")
-    constraints: Constraints
+    device: Name | None = Field(None, description="Id of a device with a latency table for the supernet's space.")
+    devices: list[DeviceBudget] | None = Field(
+        None, min_length=1, max_length=MAX_DEVICES, description="In place of `device`: one subnet for all of them."
+    )
+    constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
+    objective: Literal["accuracy", "latency_ms", "energy_mj", "macs", "params", "size_bytes"] | None = Field(
+        None,
+        description="`accuracy` is maximised, anything else minimised. Where absent: the latency with `accuracy_min`, "
+        "else the accuracy.",
+    )
     confidence: Annotated[Real, Field(gt=0, lt=1)] | None = Field(
         None,
         description="Without it the estimated latency is held to the budget; with it, this quantile of it is.",
     )
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="Of `size_bytes` and `peak_memory_bytes`; deployments are made in fp32."
+    )
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(0, description="The same seed gives the same answer.")
     evaluations: Annotated[Whole, Field(ge=100, le=MAX_EVALUATIONS)] | None = Field(
-        None, description="Upper limit of the archs to look at; the service's setting where absent."
+        None,
+        description="Upper limit of the archs to look at; the service's setting where absent. Given, archs are looked "
+        "at even where the device's front is known.",
     )
     deploy: Annotated[bool, Field(strict=True)] = Field(False, description="Make a deployment of the answer at once.")
+
+    @model_validator(mode="after")
+    def _devices_fit(self) -> Self:
+        if (self.device is None) == (self.devices is None):
+            raise PydanticCustomError("one_target", "give either 'device' or 'devices'")
+        if self.devices is not None:
+            names = [budget.device for budget in self.devices]
+            if len(set(names)) < len(names):
+                raise PydanticCustomError("one_target", "name each of 'devices' once")
+            if self.constraints.latency_ms is not None or self.constraints.latency_percent is not None:
+                raise PydanticCustomError("one_target", "latency budgets of several devices belong into 'devices'")
+        return self
+
+
+class BatchRequest(RequestModel):
+    """Many searches at once, such as a fleet of devices with a few budgets each."""
+
+    searches: list[SearchRequest] = Field(min_length=1, max_length=MAX_SEARCHES)
 
 
 class AccuracyInterval(BaseModel):
@@ -81,6 +150,7 @@ class SearchModel(BaseModel):
                 "supernet": "cifar_mbv3",
                 "device": "cpu-x86-1t",
                 "constraints": {"latency_ms": 1.5},
+                "objective": "accuracy",
                 "arch": {
                     "resolution": 28,
                     "depths": [1, 2, 1, 2, 1],
@@ -95,7 +165,7 @@ class SearchModel(BaseModel):
                 "macs": 12_400_000,
                 "params": 812_000,
                 "size_bytes": 3_248_000,
-                "peak_memory_bytes": None,
+                "peak_memory_bytes": 196_608,
                 "evaluations": 10_000,
                 "seconds": 0.21,
                 "source": "evolution",
@@ -111,22 +181,38 @@ class SearchModel(BaseModel):
 
     id: str
     supernet: str
-    device: str
+    device: str | None = Field(description="Null where several were asked for.")
     constraints: dict[str, float | int]
+    objective: str = Field("accuracy", description="What was maximised or minimised.")
     arch: ArchModel
     arch_id: str
     accuracy: AccuracyInterval
-    latency_ms: LatencyInterval
+    latency_ms: LatencyInterval | None = Field(description="Null where several devices were asked for.")
     latencies: dict[str, LatencyInterval] | None = Field(description="By device, where several were asked for.")
+    energy_mj: float | None = Field(None, description="Null where the table does not know it.")
     macs: int
     params: int
     size_bytes: int
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int | None = Field(description="Null in searches of older versions.")
     evaluations: int
     seconds: float
     source: Literal["front", "evolution"]
     versions: dict[str, Any] = Field(description="Version of the table; hashes of supernet, predictor and table.")
     deployment: DeploymentSummary | None = Field(description="The newest deployment made from this search.")
+
+
+class BatchItem(BaseModel):
+    """The answer to one search of a batch: either the search object, or why there is none."""
+
+    search: SearchModel | None
+    problem: Problem | None
+
+
+class BatchModel(BaseModel):
+    """One answer per search, in the order they were asked."""
+
+    items: list[BatchItem]
+    seconds: float
 
 
 class SearchList(BaseModel):

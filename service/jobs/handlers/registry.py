@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from service.bundles import ARTIFACT, uri_of
-from service.db.job_repository import publish_deployment, publish_population
+from service.db.engine import session_scope
+from service.db.job_repository import publish_deployment, publish_front, publish_population
 from service.images import find_images
 from service.jobs.states import (
     POPULATION_FILE,
     ExportPayload,
+    FrontOrder,
+    FrontPayload,
     JobKind,
     PopulationOrder,
     PopulationPayload,
     PredictorPayload,
 )
+from service.usecases.latency_tables import load_version
 from service.usecases.populations import record_predictor
 from service.usecases.registration import POPULATIONS, delete_unused_bundle
 from service.usecases.shipped import describe_bundle
@@ -217,6 +222,30 @@ class PredictorHandler(Handler):
         delete_unused_bundle(attempt.stores.sessions, attempt.stores.bundles, uri_of(stored["bundle"]))
 
 
+class FrontHandler(Handler):
+    """Makes the front of a device and a supernet known; it is small and lies in the database."""
+
+    def fetch(self, attempt: Attempt) -> dict[str, Any]:
+        """The table as a file."""
+        payload = FrontPayload.model_validate(super().fetch(attempt))
+        path = attempt.folder / "table.json"
+        with session_scope(attempt.stores.sessions, write=False) as session:
+            document = load_version(session, payload.device_id, space=payload.space, version=payload.table_version)
+        path.write_text(json.dumps(document))
+        return FrontOrder(**payload.model_dump(), table_file=str(path)).model_dump()
+
+    def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - there are no files
+        """The result is the front."""
+        return result
+
+    def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> None:
+        """By the job's id."""
+        publish_front(session, attempt.job.job_id, document=stored)
+
+    def discard(self, attempt: Attempt, stored: dict[str, Any]) -> None:
+        """There are no files."""
+
+
 def unfinished_folder(settings: Settings, job_id: str) -> Path:
     """Where attempts of a job leave what the next one goes on with."""
     return settings.data_dir / "unfinished" / job_id
@@ -225,5 +254,6 @@ def unfinished_folder(settings: Settings, job_id: str) -> Path:
 HANDLERS: Mapping[JobKind, Handler] = {
     JobKind.EXPORT_SUBNET: ExportHandler("service.jobs.handlers.export_subnet:run"),
     JobKind.EVALUATE_POPULATION: PopulationHandler("service.jobs.handlers.evaluate_population:run"),
+    JobKind.TRACE_FRONT: FrontHandler("service.jobs.handlers.trace_front:run"),
     JobKind.FIT_PREDICTOR: PredictorHandler("service.jobs.handlers.fit_predictor:run"),
 }

@@ -41,7 +41,9 @@ def test_every_call_of_version_1_is_there(operations):
         ("get", "/v1/devices/{device_id}/limits"),
         ("put", "/v1/devices/{device_id}/tables/{space}"),
         ("get", "/v1/devices/{device_id}/tables/{space}"),
+        ("get", "/v1/devices/{device_id}/front"),
         ("post", "/v1/searches"),
+        ("post", "/v1/searches:batch"),
         ("get", "/v1/searches"),
         ("get", "/v1/searches/{search_id}"),
         ("post", "/v1/deployments"),
@@ -138,6 +140,7 @@ def test_every_accepted_order_says_where_to_follow_it(operations):
     accepted = {path: answer for path, _, item in operations if (answer := item["responses"].get("202"))}
     assert set(accepted) == {
         "/v1/deployments",
+        "/v1/devices/{device_id}/front",
         "/v1/supernets/{supernet_id}/population",
         "/v1/supernets/{supernet_id}/predictor",
     }

@@ -9,12 +9,23 @@ import pytest
 
 from latency_tables.estimator import LatencyEstimator
 from supernet.spaces.arch import Arch
-from supernet.spaces.costs import macs, params
+from supernet.spaces.costs import macs, params, peak_memory
 from supernet.spaces.presets import load_space
 
 SEARCH_OBJECT = {
     *("id", "supernet", "device", "constraints", "arch", "arch_id", "accuracy", "latency_ms", "latencies"),
-    *("macs", "params", "size_bytes", "peak_memory_bytes", "evaluations", "seconds", "source", "versions"),
+    *(
+        "objective",
+        "energy_mj",
+        "macs",
+        "params",
+        "size_bytes",
+        "peak_memory_bytes",
+        "evaluations",
+        "seconds",
+        "source",
+        "versions",
+    ),
     "deployment",
 }
 
@@ -44,7 +55,13 @@ def test_the_answer_is_the_search_object(ask, with_table, make_table):
     assert 0 < found["accuracy"]["low"] < found["accuracy"]["predicted"] < found["accuracy"]["high"] < 1
     assert found["evaluations"] <= 500
     assert found["versions"]["table"] == 1
-    assert (found["latencies"], found["peak_memory_bytes"], found["deployment"]) == (None, None, None)
+    assert found["peak_memory_bytes"] == 4 * peak_memory(space, arch)
+    assert (found["objective"], found["latencies"], found["energy_mj"], found["deployment"]) == (
+        "accuracy",
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_search_is_stored_as_it_was_answered(ask, with_table):
@@ -122,7 +139,7 @@ def test_an_impossible_size_is_told_with_the_constraint_that_binds(ask, problem)
         *({"confidence": value} for value in (0, 1, -0.1, 2, "0.9", True)),
         *({"evaluations": value} for value in (0, 99, 200_001, -5, 1e9, "500", 150.5)),
         *({"seed": value} for value in (-1, 2**63, 1.5, "x", True)),
-        {"precision": "int8"},
+        {"precision": "int4"},
         {"deploy": "yes"},
         {"deploy": 1},
         {"device": ""},

@@ -1,0 +1,128 @@
+"""Fronts: the best subnet for every latency of a device, traced once by a job; a search it answers is a look-up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from service.db import repositories
+from service.db.models import Front as FrontRow
+from service.jobs.states import FINISHED, FrontPayload, JobKind, JobState
+from service.usecases.latency_tables import find_estimator
+from service.usecases.supernets import get_supernet
+from supernet.predictors.predictor import describe_accuracies
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from latency_tables.estimator import LatencyEstimator
+    from service.db.models import Job
+    from service.db.repositories import TableRef
+    from service.jobs.queue import JobQueue
+    from service.usecases.catalog import Catalog, LoadedSupernet
+    from supernet.search.front import Front
+
+
+def find_front(
+    session: Session, catalog: Catalog, supernet: LoadedSupernet, table: TableRef
+) -> tuple[str, Front] | tuple[None, None]:
+    """The front of a table and the supernet's predictor, with its id, where it was traced."""
+    front_id = repositories.find_known_front(
+        session, table_sha256=table.document_sha256, predictor_sha256=str(supernet.predictor_sha256)
+    )
+    if front_id is None:
+        return None, None
+    found: str = front_id
+    front = catalog.front(found, load_document=lambda: repositories.load_front_document(session, found))
+    return found, front
+
+
+def order_front(
+    session: Session, queue: JobQueue, catalog: Catalog, device_id: str, *, supernet_id: str | None, evaluations: int
+) -> tuple[dict[str, Any] | None, Job]:
+    """The front of a device, or the job that traces it: the one under way, else a new one.
+
+    Args:
+        session: A writing transaction.
+        queue: Gets the job.
+        catalog: Holds what was loaded before.
+        device_id: With a table for the supernet's space.
+        supernet_id: None for the default one.
+        evaluations: Of a new job.
+
+    Returns:
+        The front as the API shows it, None where it is not known yet; and its job.
+
+    Raises:
+        NotFoundError: `unknown_device` or `unknown_supernet`.
+        ConflictError: `no_table`.
+        MissingPartError: The supernet has no predictor.
+        MissingEntryError: The table lacks blocks of the supernet.
+    """
+    supernet = catalog.supernet(get_supernet(session, supernet_id))
+    table, estimator = find_estimator(session, catalog, device_id, supernet=supernet)
+    _ = supernet.predictor
+    predictor_sha256 = str(supernet.predictor_sha256)
+    newest = repositories.find_newest_front(
+        session, table_sha256=table.document_sha256, predictor_sha256=predictor_sha256
+    )
+    if newest is not None:
+        front_id, job = newest
+        if job.state == JobState.SUCCEEDED:
+            front = catalog.front(front_id, load_document=lambda: repositories.load_front_document(session, front_id))
+            return _show(front_id, front, supernet, table, estimator), job
+        if job.state not in FINISHED:
+            return None, job
+    payload = FrontPayload(
+        supernet_id=supernet.supernet_id,
+        bundle_uri=supernet.bundle_uri,
+        bundle_sha256=supernet.bundle.sha256,
+        device_id=device_id,
+        space=table.space,
+        table_version=table.version,
+        evaluations=evaluations,
+    )
+    job = queue.enqueue(session, JobKind.TRACE_FRONT, payload)
+    row = FrontRow(
+        front_id=job.job_id,
+        supernet_id=supernet.supernet_id,
+        device_id=device_id,
+        table_version=table.version,
+        table_sha256=table.document_sha256,
+        predictor_sha256=predictor_sha256,
+    )
+    repositories.insert(session, row)
+    return None, job
+
+
+def _show(
+    front_id: str, front: Front, supernet: LoadedSupernet, table: TableRef, estimator: LatencyEstimator
+) -> dict[str, Any]:
+    archs = supernet.space.from_rows(front.rows)
+    points = [
+        {
+            "arch": arch.to_dict(),
+            "arch_id": arch.arch_id,
+            "latency_ms": {
+                "estimated": estimate.estimated_ms,
+                "low": estimate.low_ms,
+                "high": estimate.high_ms,
+                "level": estimate.level,
+            },
+            "accuracy": accuracy,
+        }
+        for arch, estimate, accuracy in zip(
+            archs, estimator.estimate(archs), describe_accuracies(supernet.predictor, front.rows), strict=True
+        )
+    ]
+    return {
+        "id": front_id,
+        "supernet": supernet.supernet_id,
+        "device": table.device_id,
+        "versions": {
+            "table": table.version,
+            "table_sha256": table.document_sha256,
+            "supernet": supernet.bundle.sha256,
+            "predictor": supernet.predictor_sha256,
+        },
+        "points": points,
+    }
