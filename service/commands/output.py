@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else there.")]
+# Columns of a table where it is not shown but read: no line is broken.
+_WIDE = 1000
 # What the time left is estimated from: long enough for steps of minutes, short enough to follow a new phase.
 SPEED_PERIOD_S = 600.0
 # Between lines of progress where stderr is no terminal.
@@ -35,7 +37,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*map(str, row))
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table)
 
 
 def validate_writable(folder: Path) -> None:

@@ -206,18 +206,20 @@ _UNITS = ("ms", "mj", "bytes")
 
 
 def _label(name: str) -> str:
-    stem, _, unit = name.rpartition("_")
-    words = (stem if unit in _UNITS and stem else name).replace("_", " ")
-    return words[:1].upper() + words[1:]
+    quantity, _, device = name.partition("@")
+    stem, _, unit = quantity.rpartition("_")
+    words = (stem if unit in _UNITS and stem else quantity).replace("_", " ")
+    return words[:1].upper() + words[1:] + (f" on {device}" if device else "")
 
 
 def _shown_as(name: str, value: float) -> str:
-    return f"{_label(name).lower()} {_shown(name, value)}"
+    label = _label(name)
+    return f"{label[:1].lower()}{label[1:]} {_shown(name, value)}"
 
 
 def _shown(name: str, value: float) -> str:
     """A value with its unit, rounded up: a budget raised to what is shown can be met."""
-    unit = name.rpartition("_")[2]
+    unit = name.partition("@")[0].rpartition("_")[2]
     if value >= 1000:
         number = f"{ceil(value):,}"
     else:

@@ -76,8 +76,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(data / "data")]
+    environment = os.environ | {"TAILOR_FRONT_EVALUATIONS": "5000"}
     with (data / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         for _ in range(600):
             assert process.poll() is None, (data / "log").read_text()
@@ -138,6 +139,20 @@ def test_the_same_request_gives_the_same_bytes(service: Service, tmp_path: Path)
         assert service.wait(job_id)["state"] == "succeeded"
         folders.append(download(service, deployment_id, tmp_path / name))
     assert (folders[0] / "model.onnx").read_bytes() == (folders[1] / "model.onnx").read_bytes()
+
+
+def test_a_front_is_traced_by_the_worker_and_makes_searches_look_ups(service: Service) -> None:
+    device = service.client.get("/v1/devices").json()["items"][0]["id"]
+    path = f"/v1/devices/{device}/front"
+    ordered = service.client.get(path)
+    assert ordered.status_code == 202
+    job = service.wait(ordered.json()["job"]["id"])
+    assert (job["state"], job["result"]) == ("succeeded", f"{path}?supernet={SPACE}")
+    points = service.client.get(path).json()["points"]
+    budget = points[len(points) // 2]["latency_ms"]["estimated"]
+    found = service.post("/v1/searches", {"device": device, "constraints": {"latency_ms": budget * (1 + 1e-9)}})
+    assert found["source"] == "front"
+    assert found["arch_id"] == points[len(points) // 2]["arch_id"]
 
 
 def test_second_instance_on_the_same_folder_is_refused_in_one_line(service: Service) -> None:

@@ -123,3 +123,11 @@ def test_neighbours_are_every_change_of_one_slot(rng: np.random.Generator) -> No
     assert len(rows) == 2 * (len(SPACE.slots) - 1) + 1
     assert (rows[np.arange(len(rows)), columns] == choices).all()
     assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def test_budgets_of_several_devices_are_named_by_device(rng: np.random.Generator) -> None:
+    large, small = opposed()
+    limits = (Constraint("latency_ms@Phone-1", large, 1e-3), Constraint("latency_ms@board", small, 500))
+    with pytest.raises(InfeasibleBudgetError, match=r"^Latency on Phone-1 budget 0\.001 ms cannot be met") as caught:
+        find_anchor(SearchProblem(SPACE, nothing, limits), rng)
+    assert caught.value.binding == "latency_ms@Phone-1"
