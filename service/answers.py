@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from service.questions import BYTES_PER_NUMBER, build_problem
 from supernet.predictors.predictor import Predictor, describe_accuracy
 from supernet.search.evolution import evolve
-from supernet.spaces.costs import macs, params, peak_memory
+from supernet.spaces.costs import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +48,12 @@ def find_best(
         InfeasibleBudgetError: Nothing meets the constraints.
     """
     started = perf_counter()
-    problem = build_problem(predictor, targets, question)
+    space = predictor.space
     row = None if front is None else _look_up(front, targets[0], question)
     if row is not None:
-        (arch,), evaluations = problem.space.from_rows(row), 0
+        (arch,), evaluations, budgets = space.from_rows(row), 0, dict(targets[0].budget)
     else:
+        problem = build_problem(predictor, targets, question)
         found = evolve(
             problem,
             evaluations=question.evaluations,
@@ -60,9 +61,9 @@ def find_best(
             start=front.rows if front is not None and start is None else start,
         )
         arch, evaluations = found.arch, found.evaluations
+        budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
     latencies = {target.device_id: estimate_latency(target.estimator, arch) for target in targets}
     (latency, *others) = latencies.values()
-    budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
     percents = {name: value for target in targets for name, value in target.budget.items() if name not in budgets}
     return arch, {
         "constraints": {**(percents if not others else {}), **budgets, **question.constraints},
@@ -73,7 +74,7 @@ def find_best(
         "latency_ms": None if others else latency,
         "latencies": latencies if others else None,
         "energy_mj": None if others else _energy(targets[0], arch),
-        **sizes_of(problem.space, arch, precision=question.precision),
+        **sizes_of(space, arch, precision=question.precision),
         "evaluations": evaluations,
         "seconds": perf_counter() - started,
         "source": "evolution" if row is None else "front",
@@ -93,12 +94,13 @@ def estimate_latency(estimator: LatencyEstimator, arch: Arch) -> dict[str, Any]:
 
 def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int]:
     """`{macs, params, size_bytes, peak_memory_bytes}` of one arch."""
-    count, width = params(space, arch), BYTES_PER_NUMBER[precision]
+    blocks, width = blocks_of(space, arch), BYTES_PER_NUMBER[precision]
+    count = sum(spec.params for spec in blocks)
     return {
-        "macs": macs(space, arch),
+        "macs": sum(spec.macs for spec in blocks),
         "params": count,
         "size_bytes": count * width,
-        "peak_memory_bytes": peak_memory(space, arch) * width,
+        "peak_memory_bytes": max(spec.peak_memory_elements for spec in blocks) * width,
     }
 
 

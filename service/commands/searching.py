@@ -56,11 +56,13 @@ def search(
         float | None, typer.Option(help="Hold this quantile of the latency to the budget, e.g. 0.95.")
     ] = None,
     resolutions: ResolutionsOption = None,
+    start: Annotated[Path | None, typer.Option(help="CSV of archs to start from, such as earlier answers.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the most accurate subnet within budgets, or the fastest one that is accurate enough."""
     from service.answers import find_best
     from service.questions import BYTES_PER_NUMBER, OBJECTIVES, Question, Target
+    from supernet.spaces.arch_csv import read_archs
 
     if precision not in BYTES_PER_NUMBER:
         raise typer.BadParameter(f"--precision is one of {', '.join(BYTES_PER_NUMBER)}, got '{precision}'.")
@@ -91,7 +93,8 @@ def search(
     )
     if not any(budgets) and not question.constraints and objective is None:
         raise typer.BadParameter("Give a budget: --latency-ms, another one, or --accuracy-min.")
-    _, found = find_best(chosen, targets, question)
+    first = None if start is None else chosen.space.to_rows([arch for arch, _ in read_archs(start, chosen.space)])
+    _, found = find_best(chosen, targets, question, start=first)
     answer = describe_answer(name, targets, found)
     if as_json:
         print_json(answer)

@@ -95,6 +95,21 @@ def test_one_subnet_for_two_devices(tables: Path) -> None:
     assert "Latency on kernels budget 0.01 ms" in done.stderr
 
 
+def test_a_search_that_starts_from_a_csv_is_no_worse_than_its_archs(tables: Path, tmp_path: Path) -> None:
+    path = tmp_path / "front.csv"
+    plain = ("--table", str(tables / "plain.json"))
+    assert run("front", *SUPERNET, *plain, "--evaluations", "20000", "-o", str(path)).returncode == 0
+    rows = [row for row in csv.DictReader(path.read_text().splitlines()) if float(row["latency_ms"]) <= 2]
+    done = run("search", *SUPERNET, *plain, "--latency-ms", "2", "--start", str(path), "--evaluations", "100", "--json")
+    assert (
+        json.loads(done.stdout)["accuracy"]["predicted"] >= float(rows[-1]["predicted"]) - 1e-6
+    )  # a batch of another size
+    path.write_text("ks,e,d,r\n3,3,1,999\n")
+    done = run("search", *SUPERNET, *plain, "--latency-ms", "2", "--start", str(path))
+    assert done.returncode == 1
+    assert "line 2" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
