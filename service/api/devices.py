@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from latency_tables.device import DeviceProfile
 from service.api.deps import ReadSession, ServicesDep, WriteSession
+from service.api.jobs import ACCEPTED
 from service.api.paging import PageDep, page_body
 from service.api.problems import BODY_PROBLEMS, problems
 from service.api.schemas.base import MAX_NAME
@@ -96,7 +97,7 @@ def remove_device(session: WriteSession, device_id: str) -> None:
         202: {
             "description": "It is being traced; ask again when the job has succeeded.",
             "model": FrontOrder,
-            "headers": {"Location": {"description": "Where to follow it.", "schema": {"type": "string"}}},
+            **ACCEPTED[202],
         },
         **problems(404, 409, 422),
     },

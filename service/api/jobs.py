@@ -57,6 +57,8 @@ def _result_path(job: Job) -> str:
             return f"/v1/deployments/{job.payload['deployment_id']}"
         case JobKind.EVALUATE_POPULATION:
             return f"/v1/supernets/{job.payload['supernet_id']}/population/{job.job_id}.csv"
+        case JobKind.SEARCH:
+            return f"/v1/searches/{job.job_id}"
         case JobKind.TRACE_FRONT:
             return f"/v1/devices/{job.payload['device_id']}/front?supernet={job.payload['supernet_id']}"
         case JobKind.FIT_PREDICTOR:

@@ -7,18 +7,23 @@ from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from service.api.deployments import summarise_deployment
 from service.api.deps import ReadSession, Services, ServicesDep
+from service.api.jobs import ACCEPTED
 from service.api.paging import PageDep, page_body
 from service.api.problems import BODY_PROBLEMS, problem_body, problems
+from service.api.schemas.jobs import JobSummary
 from service.api.schemas.problems import Problem
 from service.api.schemas.searches import (
+    MAX_EVALUATIONS_AT_ONCE,
     BatchItem,
     BatchModel,
     BatchRequest,
     SearchList,
     SearchModel,
+    SearchOrder,
     SearchRequest,
 )
 from service.api.strict_json import StrictJsonRoute
@@ -26,6 +31,7 @@ from service.db import repositories
 from service.db.engine import session_scope
 from service.db.models import Deployment, Job, Search
 from service.fleets import KNOWN_ERRORS
+from service.jobs.states import JobState
 from service.questions import LATENCY_BUDGETS, Question
 from service.usecases.searches import (
     SearchAnswer,
@@ -34,6 +40,7 @@ from service.usecases.searches import (
     answer_search,
     answer_searches,
     get_search,
+    order_search,
     plan_search,
     record_search,
 )
@@ -51,19 +58,31 @@ def show_search(search: Search, deployment: tuple[Deployment, Job] | None) -> Se
     "",
     status_code=201,
     summary="Search for the best subnet within a budget",
-    responses=problems(*BODY_PROBLEMS, 404, 409, 429),
+    response_model=SearchModel,
+    responses={
+        202: {"description": "It takes a while; `Location` is where its answer will be.", "model": SearchOrder}
+        | ACCEPTED[202],
+        **problems(*BODY_PROBLEMS, 404, 409, 429),
+    },
 )
-def post_search(services: ServicesDep, request: SearchRequest, response: Response) -> SearchModel:
+def post_search(services: ServicesDep, request: SearchRequest, response: Response) -> Any:
     """The most accurate subnet that keeps every constraint.
 
     A budget nobody can meet: 409 `infeasible_budget` with `binding` (which constraint) and `best_achievable` (the
     nearest possible values and their arch). With `confidence`, the upper quantile of the latency is held to the
     budget. The same request on the same versions gives the same arch; where the device's front is known by then
-    (`GET /v1/devices/{id}/front`), it is looked up there and `source` says `front`.
+    (`GET /v1/devices/{id}/front`), it is looked up there and `source` says `front`. A search of very many evaluations
+    is a job of the long lane.
     """
     asked = _asked(request, services)
     with session_scope(services.sessions, write=False) as session:
         plan = plan_search(session, services.catalog, asked)
+    if asked.question.evaluations > MAX_EVALUATIONS_AT_ONCE:
+        with session_scope(services.sessions) as session:
+            job = order_search(session, services.queue, plan)
+        order = SearchOrder(id=job.job_id, job=JobSummary(id=job.job_id, state=JobState(job.state)))
+        headers = {"Location": f"/v1/searches/{job.job_id}"}
+        return JSONResponse(order.model_dump(mode="json"), status_code=202, headers=headers)
     with nullcontext() if plan.is_known else services.turns.take():
         answer = answer_search(plan)
     with session_scope(services.sessions) as session:

@@ -17,6 +17,7 @@ class JobKind(StrEnum):
     EVALUATE_POPULATION = "evaluate_population"
     FIT_PREDICTOR = "fit_predictor"
     TRACE_FRONT = "trace_front"
+    SEARCH = "search"
 
 
 class Lane(StrEnum):
@@ -31,6 +32,7 @@ LANES = {
     JobKind.EVALUATE_POPULATION: Lane.LONG,
     JobKind.FIT_PREDICTOR: Lane.LONG,
     JobKind.TRACE_FRONT: Lane.LONG,
+    JobKind.SEARCH: Lane.LONG,
 }
 
 
@@ -153,9 +155,45 @@ class FrontOrder(FrontPayload):
     table_file: str
 
 
+class SearchTarget(BaseModel):
+    """One device of a `search` job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device_id: str
+    space: str
+    table_version: int
+    budget: dict[str, float]
+
+
+class SearchPayload(BaseModel):
+    """What a `search` job needs; what it finds is stored under the job's id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    supernet_id: str
+    bundle_uri: str
+    """As in `ExportPayload`."""
+    bundle_sha256: str
+    """As in `PopulationPayload`."""
+    targets: list[SearchTarget]
+    question: dict[str, Any]
+    """Fields of `service.questions.Question`."""
+    versions: dict[str, Any]
+    """As in the search object."""
+
+
+class SearchOrder(SearchPayload):
+    """What the child gets."""
+
+    table_files: list[str]
+    """Per target."""
+
+
 PAYLOADS: dict[JobKind, type[BaseModel]] = {
     JobKind.EXPORT_SUBNET: ExportPayload,
     JobKind.EVALUATE_POPULATION: PopulationPayload,
     JobKind.FIT_PREDICTOR: PredictorPayload,
     JobKind.TRACE_FRONT: FrontPayload,
+    JobKind.SEARCH: SearchPayload,
 }

@@ -5,7 +5,7 @@ A search takes a fraction of a second of computing, so it holds no transaction: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,13 +13,14 @@ from uuid import uuid4
 from service.answers import find_best
 from service.db import repositories
 from service.db.models import Search
-from service.errors import NotFoundError
+from service.errors import InvalidRequestError, NotFoundError
 from service.fleets import Asked, find_all
+from service.jobs.states import JobKind, SearchPayload, SearchTarget
 from service.questions import Question, Target
 from service.usecases.deployments import DeploymentPlan, create_deployment, validate_deployable, validate_precision
 from service.usecases.fronts import find_front
 from service.usecases.latency_tables import find_estimator
-from service.usecases.supernets import get_supernet
+from service.usecases.supernets import get_supernet, validate_current
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,24 +178,78 @@ def record_search(
 
 def _complete(plan: SearchPlan, arch: Arch, found: dict[str, Any]) -> SearchAnswer:
     """The search object around what was found."""
-    supernet, tables = plan.supernet, plan.tables
+    versions = {**_versions_of(plan), "front": plan.front_id if found["source"] == "front" else None}
+    device_ids = [target.device_id for target in plan.targets]
+    return SearchAnswer(arch, _search_object(plan.supernet.supernet_id, device_ids, found, versions=versions))
+
+
+def _versions_of(plan: SearchPlan) -> dict[str, Any]:
+    tables = plan.tables
     is_one = len(tables) == 1
-    result = {
-        "supernet": supernet.supernet_id,
-        "device": plan.targets[0].device_id if is_one else None,
-        **found,
-        "versions": {
-            "table": tables[0].version if is_one else {table.device_id: table.version for table in tables},
-            "table_sha256": (
-                tables[0].document_sha256 if is_one else {table.device_id: table.document_sha256 for table in tables}
-            ),
-            "supernet": supernet.bundle.sha256,
-            "predictor": supernet.predictor_sha256,
-            "front": plan.front_id if found["source"] == "front" else None,
-            "tailor": version("tailor-nas"),
-        },
+    return {
+        "table": tables[0].version if is_one else {table.device_id: table.version for table in tables},
+        "table_sha256": (
+            tables[0].document_sha256 if is_one else {table.device_id: table.document_sha256 for table in tables}
+        ),
+        "supernet": plan.supernet.bundle.sha256,
+        "predictor": plan.supernet.predictor_sha256,
+        "front": None,
+        "tailor": version("tailor-nas"),
     }
-    return SearchAnswer(arch, result)
+
+
+def _search_object(
+    supernet_id: str, device_ids: Sequence[str], found: dict[str, Any], *, versions: dict[str, Any]
+) -> dict[str, Any]:
+    device_id = device_ids[0] if len(device_ids) == 1 else None
+    return {"supernet": supernet_id, "device": device_id, **found, "versions": versions}
+
+
+def order_search(session: Session, queue: JobQueue, plan: SearchPlan) -> Job:
+    """Enqueue a search that takes too long to be answered at once; its answer will have the job's id.
+
+    Raises:
+        InvalidRequestError: `deploy` was asked for: there is nothing to deploy yet.
+        ConflictError: The supernet was deleted or replaced meanwhile.
+    """
+    if plan.asked.deploy:
+        raise InvalidRequestError(
+            f"A search of {plan.asked.question.evaluations:,} evaluations is a job, and cannot be deployed at once. "
+            "Leave 'deploy' out and POST its 'search_id' to /v1/deployments when it has succeeded."
+        )
+    validate_current(session, plan.supernet.supernet_id, bundle_uri=plan.supernet.bundle_uri)
+    payload = SearchPayload(
+        supernet_id=plan.supernet.supernet_id,
+        bundle_uri=plan.supernet.bundle_uri,
+        bundle_sha256=plan.supernet.bundle.sha256,
+        targets=[
+            SearchTarget(
+                device_id=target.device_id, space=table.space, table_version=table.version, budget=dict(target.budget)
+            )
+            for target, table in zip(plan.targets, plan.tables, strict=True)
+        ],
+        question=asdict(plan.asked.question),
+        versions=_versions_of(plan),
+    )
+    return queue.enqueue(session, JobKind.SEARCH, payload)
+
+
+def insert_search(session: Session, search_id: str, payload: SearchPayload, *, found: dict[str, Any]) -> None:
+    """Store what a job of `order_search` found.
+
+    Raises:
+        ConflictError: The device or the supernet was deleted meanwhile.
+    """
+    device_ids = [target.device_id for target in payload.targets]
+    result = _search_object(payload.supernet_id, device_ids, found, versions=payload.versions)
+    search = Search(
+        search_id=search_id,
+        supernet_id=payload.supernet_id,
+        device_id=device_ids[0],
+        table_version=payload.targets[0].table_version,
+        result={"id": search_id, **result},
+    )
+    repositories.insert(session, search)
 
 
 def get_search(session: Session, search_id: str) -> tuple[Search, tuple[Deployment, Job] | None]:

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from service.api.schemas.base import ArchModel, Name, Real, RequestModel, Whole
 from service.api.schemas.deployments import DeploymentSummary
+from service.api.schemas.jobs import JobSummary
 from service.api.schemas.problems import Problem
 
 MAX_LATENCY_MS = 1e6
@@ -16,7 +17,9 @@ MAX_ENERGY_MJ = 1e9
 MAX_COUNT = 10**15
 MAX_DEVICES = 16
 MAX_SEARCHES = 500
-MAX_EVALUATIONS = 200_000
+# More are a job.
+MAX_EVALUATIONS_AT_ONCE = 200_000
+MAX_EVALUATIONS = 50_000_000
 
 Milliseconds = Annotated[Real, Field(gt=0, le=MAX_LATENCY_MS)]
 Percent = Annotated[Real, Field(ge=0, le=100)]
@@ -96,7 +99,7 @@ class SearchRequest(RequestModel):
     evaluations: Annotated[Whole, Field(ge=100, le=MAX_EVALUATIONS)] | None = Field(
         None,
         description="Upper limit of the archs to look at; the service's setting where absent. Given, archs are looked "
-        "at even where the device's front is known.",
+        f"at even where the device's front is known. Above {MAX_EVALUATIONS_AT_ONCE:,} the search is a job.",
     )
     deploy: Annotated[bool, Field(strict=True)] = Field(False, description="Make a deployment of the answer at once.")
 
@@ -117,6 +120,16 @@ class BatchRequest(RequestModel):
     """Many searches at once, such as a fleet of devices with a few budgets each."""
 
     searches: list[SearchRequest] = Field(min_length=1, max_length=MAX_SEARCHES)
+
+    @model_validator(mode="after")
+    def _none_is_a_job(self) -> Self:
+        if any((search.evaluations or 0) > MAX_EVALUATIONS_AT_ONCE for search in self.searches):
+            raise PydanticCustomError(
+                "too_many",
+                "a search of a batch looks at {most} archs at most; POST larger ones alone",
+                {"most": MAX_EVALUATIONS_AT_ONCE},
+            )
+        return self
 
 
 class AccuracyInterval(BaseModel):
@@ -199,6 +212,13 @@ class SearchModel(BaseModel):
     source: Literal["front", "evolution"]
     versions: dict[str, Any] = Field(description="Version of the table; hashes of supernet, predictor and table.")
     deployment: DeploymentSummary | None = Field(description="The newest deployment made from this search.")
+
+
+class SearchOrder(BaseModel):
+    """A search that is under way; its answer will have this id."""
+
+    id: str
+    job: JobSummary
 
 
 class BatchItem(BaseModel):

@@ -8,11 +8,11 @@ from service.errors import ConflictError
 from supernet.bundle import open_bundle
 
 if TYPE_CHECKING:
-    from service.jobs.states import FrontPayload, PopulationPayload, PredictorPayload
+    from service.jobs.states import FrontPayload, PopulationPayload, PredictorPayload, SearchPayload
     from supernet.bundle import Bundle
 
 
-def open_ordered(order: PopulationPayload | PredictorPayload | FrontPayload) -> Bundle:
+def open_ordered(order: PopulationPayload | PredictorPayload | FrontPayload | SearchPayload) -> Bundle:
     """Open the bundle of an order whose URI names a folder or what comes with the package.
 
     Raises:

@@ -20,10 +20,13 @@ from service.jobs.states import (
     PopulationOrder,
     PopulationPayload,
     PredictorPayload,
+    SearchOrder,
+    SearchPayload,
 )
 from service.usecases.latency_tables import load_version
 from service.usecases.populations import record_predictor
 from service.usecases.registration import POPULATIONS, delete_unused_bundle
+from service.usecases.searches import insert_search
 from service.usecases.shipped import describe_bundle
 from supernet.bundle import open_bundle
 
@@ -228,11 +231,8 @@ class FrontHandler(Handler):
     def fetch(self, attempt: Attempt) -> dict[str, Any]:
         """The table as a file."""
         payload = FrontPayload.model_validate(super().fetch(attempt))
-        path = attempt.folder / "table.json"
-        with session_scope(attempt.stores.sessions, write=False) as session:
-            document = load_version(session, payload.device_id, space=payload.space, version=payload.table_version)
-        path.write_text(json.dumps(document))
-        return FrontOrder(**payload.model_dump(), table_file=str(path)).model_dump()
+        file = _fetch_table(attempt, payload.device_id, space=payload.space, version=payload.table_version)
+        return FrontOrder(**payload.model_dump(), table_file=file).model_dump()
 
     def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - there are no files
         """The result is the front."""
@@ -246,6 +246,39 @@ class FrontHandler(Handler):
         """There are no files."""
 
 
+class SearchHandler(Handler):
+    """Stores a search under the id of its job."""
+
+    def fetch(self, attempt: Attempt) -> dict[str, Any]:
+        """The tables as files."""
+        payload = SearchPayload.model_validate(super().fetch(attempt))
+        files = [
+            _fetch_table(attempt, target.device_id, space=target.space, version=target.table_version)
+            for target in payload.targets
+        ]
+        return SearchOrder(**payload.model_dump(), table_files=files).model_dump()
+
+    def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - there are no files
+        """The result is what was found."""
+        return result
+
+    def record(self, session: Session, attempt: Attempt, stored: dict[str, Any]) -> None:
+        """As a search that was answered at once."""
+        payload = SearchPayload.model_validate(attempt.job.payload)
+        insert_search(session, attempt.job.job_id, payload, found=stored)
+
+    def discard(self, attempt: Attempt, stored: dict[str, Any]) -> None:
+        """There are no files."""
+
+
+def _fetch_table(attempt: Attempt, device_id: str, *, space: str, version: int) -> str:
+    """Path of a file with one version of a device's table."""
+    path = attempt.folder / f"table_{device_id}.json"
+    with session_scope(attempt.stores.sessions, write=False) as session:
+        path.write_text(json.dumps(load_version(session, device_id, space=space, version=version)))
+    return str(path)
+
+
 def unfinished_folder(settings: Settings, job_id: str) -> Path:
     """Where attempts of a job leave what the next one goes on with."""
     return settings.data_dir / "unfinished" / job_id
@@ -255,5 +288,6 @@ HANDLERS: Mapping[JobKind, Handler] = {
     JobKind.EXPORT_SUBNET: ExportHandler("service.jobs.handlers.export_subnet:run"),
     JobKind.EVALUATE_POPULATION: PopulationHandler("service.jobs.handlers.evaluate_population:run"),
     JobKind.TRACE_FRONT: FrontHandler("service.jobs.handlers.trace_front:run"),
+    JobKind.SEARCH: SearchHandler("service.jobs.handlers.search:run"),
     JobKind.FIT_PREDICTOR: PredictorHandler("service.jobs.handlers.fit_predictor:run"),
 }

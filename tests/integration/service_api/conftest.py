@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from service.db import job_repository
 from service.db.engine import build_engine, session_factory, session_scope
 from service.db.migrate import upgrade
 from service.db.models import Base
-from service.jobs.states import JobState
+from service.jobs.handlers.registry import HANDLERS, Attempt, Stores
+from service.jobs.states import JobKind, JobState
 from service.settings import Settings
 from service.usecases.latency_tables import register_table
 from service.usecases.shipped import register_shipped
@@ -189,6 +191,30 @@ def finish(services: Services) -> Callable[..., dict[str, Any]]:
         return manifest
 
     return run
+
+
+@pytest.fixture
+def work(services: Services, tmp_path: Path) -> Callable[[str], None]:
+    """Do a job that makes no files as a worker does."""
+
+    def work(job_id: str) -> None:
+        with session_scope(services.sessions) as session:
+            job = job_repository.begin_attempt(session, job_id, max_attempts=3)
+            session.flush()
+            session.expunge(job)
+        handler = HANDLERS[JobKind(job.kind)]
+        stores = Stores(services.sessions, services.artifacts, services.bundles, services.settings)
+        attempt = Attempt(job, stores, tmp_path / job_id)
+        attempt.folder.mkdir()
+        run = import_module(handler.module).run
+        shares: list[float] = []
+        result = run(json.loads(json.dumps(handler.fetch(attempt))), attempt.out, lambda share, _: shares.append(share))
+        assert shares == sorted(shares)
+        with session_scope(services.sessions) as session:
+            job_repository.finish_attempt(session, job_id, 1, state=JobState.SUCCEEDED)
+            handler.record(session, attempt, handler.store(attempt, json.loads(json.dumps(result))))
+
+    return work
 
 
 @pytest.fixture

@@ -204,3 +204,26 @@ def test_a_search_waits_for_its_turn_but_not_for_ever(ask, app, monkeypatch, pro
     problem(refused, 429, "busy")
     assert refused.headers["retry-after"] == "1"
     assert ask(2.0).status_code == 201
+
+
+def test_a_search_of_very_many_evaluations_is_a_job(ask, with_table, second, work, counts, problem):
+    devices = [{"device": "bench-1t", "latency_ms": 2.0}, {"device": "other-4t", "latency_percent": 30}]
+    for body in ({"constraints": {"latency_ms": 1.5}}, {"device": None, "devices": devices, "constraints": {}}):
+        response = ask(evaluations=200_001, **body)
+        assert response.status_code == 202
+        order = response.json()
+        assert response.headers["location"] == f"/v1/searches/{order['id']}"
+        problem(with_table.get(response.headers["location"]), 404, "unknown_search")
+        work(order["job"]["id"])
+        found = with_table.get(response.headers["location"]).json()
+        assert with_table.get(f"/v1/jobs/{order['job']['id']}").json()["result"] == response.headers["location"]
+        assert (found["id"], found["source"]) == (order["id"], "evolution")
+        assert 500 < found["evaluations"] <= 200_001
+        at_once = ask(evaluations=2000, **body).json()
+        assert set(found) == set(at_once)
+        assert found["versions"] == at_once["versions"]
+        assert found["constraints"] == at_once["constraints"]
+        assert found["accuracy"]["predicted"] >= at_once["accuracy"]["predicted"] - 1e-6
+    problem(ask(evaluations=200_001, deploy=True), 422, "invalid_request")
+    many = {"searches": [{"device": "bench-1t", "constraints": {"latency_ms": 1}, "evaluations": 200_001}]}
+    problem(with_table.post("/v1/searches:batch", json=many), 422, "invalid_request")

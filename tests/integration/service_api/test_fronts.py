@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from service.db import job_repository
 from service.db.engine import session_scope
 from service.errors import ConflictError
-from service.jobs.handlers.registry import HANDLERS, Attempt, Stores
-from service.jobs.handlers.trace_front import run
-from service.jobs.states import JobKind, JobState
 
 URL = "/v1/devices/bench-1t/front"
-
-
-@pytest.fixture
-def trace(services, with_table, tmp_path):
-    """Do the job of a front as a worker does."""
-
-    def trace(job_id: str) -> None:
-        handler = HANDLERS[JobKind.TRACE_FRONT]
-        stores = Stores(services.sessions, services.artifacts, services.bundles, services.settings)
-        with session_scope(services.sessions) as session:
-            job = job_repository.begin_attempt(session, job_id, max_attempts=3)
-            session.flush()
-            session.expunge(job)
-        folder = tmp_path / job_id
-        folder.mkdir()
-        attempt = Attempt(job, stores, folder)
-        payload = json.loads(json.dumps(handler.fetch(attempt)))
-        shares = []
-        result = run(payload, attempt.out, lambda share, _stage: shares.append(share))
-        assert shares == sorted(shares)
-        with session_scope(services.sessions) as session:
-            job_repository.finish_attempt(session, job_id, 1, state=JobState.SUCCEEDED)
-            handler.record(session, attempt, handler.store(attempt, json.loads(json.dumps(result))))
-
-    return trace
 
 
 @pytest.fixture
@@ -47,19 +17,19 @@ def settings(settings):
 
 
 @pytest.fixture
-def front(with_table, trace):
-    trace(with_table.get(URL).json()["job"]["id"])
+def front(with_table, work):
+    work(with_table.get(URL).json()["job"]["id"])
     return with_table.get(URL).json()
 
 
-def test_a_front_is_ordered_once_and_then_known(with_table, trace, counts):
+def test_a_front_is_ordered_once_and_then_known(with_table, work, counts):
     ordered = with_table.get(URL)
     assert ordered.status_code == 202
     job = ordered.json()["job"]
     assert ordered.headers["location"] == f"/v1/jobs/{job['id']}"
     assert with_table.get(URL).json() == ordered.json(), "asking again orders nothing"
     assert counts()["fronts"] == 1
-    trace(job["id"])
+    work(job["id"])
     response = with_table.get(URL)
     assert response.status_code == 200
     front = response.json()

@@ -141,6 +141,7 @@ def test_every_accepted_order_says_where_to_follow_it(operations):
     assert set(accepted) == {
         "/v1/deployments",
         "/v1/devices/{device_id}/front",
+        "/v1/searches",
         "/v1/supernets/{supernet_id}/population",
         "/v1/supernets/{supernet_id}/predictor",
     }
