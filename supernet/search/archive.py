@@ -27,7 +27,8 @@ class Archive:
     Args:
         n_slots: Of the space.
         per_step: How many archs of a step are kept. Around one budget, one alone let populations settle too early and
-            twenty took evaluations from the best; a whole front has so many steps that two are enough.
+            twenty took evaluations from the best; a whole front has so many steps that two are enough. Those that
+            nothing beats stay beside them.
 
     Attributes:
         rows: `(n_archs, n_slots)` canonical.
@@ -57,6 +58,7 @@ class Archive:
         steps = steps[order]
         first = np.searchsorted(steps, steps)
         kept = np.arange(len(steps)) - first < self._per_step
+        kept |= _unbeaten(places[order], accuracies[order])
         # The highest accuracy of all archs at least `_REACH` steps cheaper.
         highest = np.concatenate([[-np.inf], np.maximum.accumulate(accuracies[order])])
         kept &= accuracies[order] > highest[np.searchsorted(steps, steps - _REACH, side="right")]
@@ -94,3 +96,12 @@ class Archive:
         nearest = np.maximum(np.searchsorted(self._steps, self._steps[chosen] - _REACH, side="left"), between.start)
         furthest = np.minimum(np.searchsorted(self._steps, self._steps[chosen] + _REACH, side="right"), between.stop)
         return self.rows[chosen], self.rows[rng.integers(nearest, furthest)]
+
+
+def _unbeaten(places: Values, accuracies: Values) -> NDArray[np.bool_]:
+    """Which archs are more accurate than every one that costs as much or less; of equals the first."""
+    order = np.lexsort((-accuracies, places))
+    before = np.concatenate([[-np.inf], np.maximum.accumulate(accuracies[order])[:-1]])
+    unbeaten = np.zeros(len(places), bool)
+    unbeaten[order] = accuracies[order] > before
+    return unbeaten

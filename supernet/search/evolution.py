@@ -38,7 +38,7 @@ def evolve(
 
     Args:
         problem: The question.
-        evaluations: Upper limit of distinct archs whose accuracy is asked; budgets are checked before.
+        evaluations: Upper limit of distinct archs whose accuracy is asked, those a little beyond a budget included.
         seed: The same seed gives the same result, `seconds` apart.
         start: `(n_archs, n_slots)` canonical archs to begin with, such as an older answer.
 

@@ -171,6 +171,20 @@ class SearchProblem:
         costs = [limit.cost for limit in self.constraints if isinstance(limit.cost, AdditiveCost)]
         return tuple(self.restricted(cost) for cost in costs or [macs_cost(self.space)])
 
+    @cached_property
+    def traced(self) -> tuple[AdditiveCost, ...]:
+        """The costs over which fronts of additive models are worth tracing: each one, and all together."""
+        if self.objective is not None:
+            return (self.restricted(self.objective.cost),)
+        if len(self.summed) < 2:
+            return self.summed
+        maxima = [limit.maximum for limit in self.constraints if isinstance(limit.cost, AdditiveCost)]
+        shares = [cost.scaled(1 / maximum) for cost, maximum in zip(self.summed, maxima, strict=True)]
+        together = shares[0].scaled(1)
+        together.tables = [np.sum(tables, axis=0) for tables in zip(*(cost.tables for cost in shares), strict=True)]
+        together.fixed = sum(cost.fixed for cost in shares)
+        return (*self.summed, together)
+
     def named_costs(self, row: Rows) -> dict[str, float]:
         """What `(1, n_slots)` costs, by the names of constraints and objective."""
         return {priced.name: float(priced.cost(row)[0]) for priced in self._priced}

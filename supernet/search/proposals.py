@@ -36,7 +36,6 @@ def propose(trials: Trials, rng: np.random.Generator, *, window: tuple[float, fl
     share = int(_LEARNING * trials.left) // (_FITS * len(resolutions))
     if share < _LEAST_ARCHS:
         return
-    costs = problem.summed if problem.objective is None else (problem.restricted(problem.objective.cost),)
     for number in range(_FITS):
         for index in resolutions:
             if number == 0:
@@ -50,7 +49,7 @@ def propose(trials: Trials, rng: np.random.Generator, *, window: tuple[float, fl
             if len(rows) < _LEAST_ARCHS:
                 continue
             scores = fit_surrogate(space, rows, accuracies)
-            for cost in costs:
+            for cost in problem.traced:
                 front = additive_front(space, cost, scores, resolution_index=int(index))
                 trials.add(_between(trials, front, window or trials.window, share))
 

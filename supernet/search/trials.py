@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Shares of the budget, or of what the answer so far costs. Narrower and wider windows, and such that narrow with time,
 # found less.
 _BELOW, _BEYOND = 0.95, 1.01
+_MOST_LATE = 10_000
 # Share of the evaluations after which an accuracy is looked for around the cheapest arch that has it.
 _EVERYWHERE = 0.15
 
@@ -60,7 +61,9 @@ class Trials:
         self.improvements = 0
         self._rank = (-inf, -inf)
         self._accuracy = -inf
-        self._seen: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        # Keys in order: many of old, few of late, so that not all are sorted each time.
+        self._old: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._late: NDArray[np.uint64] = np.zeros(0, np.uint64)
         # A row's key is a sum of odd 64-bit numbers: two of a million rows share one with a chance below 1e-7.
         self._factors = np.random.default_rng(0).integers(0, 2**63, n_slots, np.uint64) * np.uint64(2) + np.uint64(1)
         self.add(anchor)
@@ -149,10 +152,13 @@ class Trials:
         keys = rows.astype(np.uint64) @ self._factors
         _, first = np.unique(keys, return_index=True)
         first.sort()
-        if len(self._seen):
-            at = np.minimum(np.searchsorted(self._seen, keys[first]), len(self._seen) - 1)
-            first = first[self._seen[at] != keys[first]]
+        for seen in (self._old, self._late):
+            if len(seen):
+                at = np.minimum(np.searchsorted(seen, keys[first]), len(seen) - 1)
+                first = first[seen[at] != keys[first]]
         first = first[: self.left]
-        self._seen = np.sort(np.concatenate([self._seen, keys[first]]))
+        self._late = np.sort(np.concatenate([self._late, keys[first]]))
+        if len(self._late) > max(_MOST_LATE, len(self._old) // 8):
+            self._old, self._late = np.sort(np.concatenate([self._old, self._late])), self._late[:0]
         new: Rows = rows[first]
         return new

@@ -27,6 +27,11 @@ def test_archs_much_dearer_than_a_better_one_are_forgotten() -> None:
     assert numbers_of(archive_of([1.0, 1.05, 1.2, 1.3], [0.5, 0.4, 0.4, 0.6])) == [0, 1, 3]
 
 
+def test_an_arch_that_nothing_beats_stays_beside_better_ones_of_its_step() -> None:
+    archive = archive_of([1.0, *np.linspace(1.0001, 1.0002, 9)], [0.1, *np.linspace(0.2, 0.3, 9)])
+    assert 0 in numbers_of(archive)
+
+
 def test_what_is_added_later_counts_like_what_came_first(rng: np.random.Generator) -> None:
     places, accuracies = rng.uniform(1, 2, 300), rng.random(300)
     whole, rows = archive_of(places.tolist(), accuracies.tolist()), np.arange(300, dtype=np.int16)[:, None]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supernet.errors import InvalidConfigError
-from supernet.search.problem import Constraint, SearchProblem
+from supernet.search.problem import Constraint, Objective, SearchProblem
 from supernet.spaces.costs import AdditiveCost, Values, macs_cost, params_cost
 from supernet.spaces.presets import load_space
 from supernet.spaces.space import Rows
@@ -64,3 +64,15 @@ def test_within_keeps_archs_exactly_at_the_budget(rng: np.random.Generator) -> N
     kept = SearchProblem(SPACE, nothing, constraints).within(rows)
     assert len(kept) == ((macs <= macs[7]) & (params <= params[7])).sum()
     assert (kept == rows[7]).all(axis=1).any()
+
+
+def test_fronts_are_traced_over_each_sum_and_over_all_together(rng: np.random.Generator) -> None:
+    limits = (Constraint("macs", macs_cost(SPACE), 8e6), Constraint("params", params_cost(SPACE), 700_000))
+    rows = SPACE.sample_rows(rng, 50)
+    first, second, together = SearchProblem(SPACE, nothing, limits).traced
+    assert (first(rows) == macs_cost(SPACE)(rows)).all()
+    assert (second(rows) == params_cost(SPACE)(rows)).all()
+    assert together(rows) == pytest.approx(first(rows) / 8e6 + second(rows) / 700_000)
+    objective = Objective("params", params_cost(SPACE))
+    (only,) = SearchProblem(SPACE, nothing, limits[:1], objective=objective).traced
+    assert (only(rows) == params_cost(SPACE)(rows)).all()
