@@ -11,13 +11,16 @@ from supernet.search.evolution import evolve
 from supernet.spaces.costs import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from latency_tables.estimator import LatencyEstimator
     from service.questions import Question, Target
     from supernet.search.front import Front
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import Rows, SearchSpace
+
+# That a search can be refined by.
+MOST_CANDIDATES = 50
 
 
 def find_best(
@@ -27,6 +30,7 @@ def find_best(
     *,
     front: Front | None = None,
     start: Rows | None = None,
+    refine: Callable[[list[Arch]], tuple[Arch, dict[str, Any]]] | None = None,
 ) -> tuple[Arch, dict[str, Any]]:
     """Answer a question.
 
@@ -37,6 +41,8 @@ def find_best(
         front: Of the one device, over estimated latencies at all known resolutions: where it holds the answer, nothing
             is searched; else the search starts from it.
         start: `(n_archs, n_slots)` other archs to start from.
+        refine: Chooses among the best archs that were found, the best first; what it says of its choice becomes
+            `measured`.
 
     Returns:
         The arch, and the parts of the search object that describe it and the search.
@@ -48,7 +54,7 @@ def find_best(
         InfeasibleBudgetError: Nothing meets the constraints.
     """
     started = perf_counter()
-    space = predictor.space
+    space, measured = predictor.space, None
     row = None if front is None else _look_up(front, targets[0], question)
     if row is not None:
         (arch,), evaluations, budgets = space.from_rows(row), 0, dict(targets[0].budget)
@@ -61,6 +67,8 @@ def find_best(
             start=front.rows if front is not None and start is None else start,
         )
         arch, evaluations = found.arch, found.evaluations
+        if refine is not None:
+            arch, measured = refine(space.from_rows(found.candidates[:MOST_CANDIDATES]))
         budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
     latencies = {target.device_id: estimate_latency(target.estimator, arch) for target in targets}
     (latency, *others) = latencies.values()
@@ -78,6 +86,7 @@ def find_best(
         "evaluations": evaluations,
         "seconds": perf_counter() - started,
         "source": "evolution" if row is None else "front",
+        **({} if measured is None else {"measured": measured}),
     }
 
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.commands.output import JsonFlag, note, print_json, print_table, validate_writable
+from service.commands.output import JsonFlag, note, print_json, print_table, status_line, validate_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from service.questions import Target
     from supernet.predictors.predictor import Predictor
     from supernet.search.front import Front
+    from supernet.spaces.arch import Arch
 
 SupernetOption = Annotated[str | None, typer.Option(help="A bundle's folder, or the name of a shipped one.")]
 SpaceOption = Annotated[str | None, typer.Option(help="Name of a search space, with --predictor.")]
@@ -57,6 +58,16 @@ def search(
     ] = None,
     resolutions: ResolutionsOption = None,
     start: Annotated[Path | None, typer.Option(help="CSV of archs to start from, such as earlier answers.")] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(min=2, max=50, help="Time so many of the best candidates on this machine, and choose by that."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Labelled held-out images to evaluate the candidates on, with --refine.")
+    ] = None,
+    measured_out: Annotated[
+        Path | None, typer.Option("--measured-out", help="CSV of what was measured and evaluated, with --refine.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the most accurate subnet within budgets, or the fastest one that is accurate enough."""
@@ -94,7 +105,12 @@ def search(
     if not any(budgets) and not question.constraints and objective is None:
         raise typer.BadParameter("Give a budget: --latency-ms, another one, or --accuracy-min.")
     first = None if start is None else chosen.space.to_rows([arch for arch, _ in read_archs(start, chosen.space)])
-    _, found = find_best(chosen, targets, question, start=first)
+    choice = None
+    if refine is not None:
+        choice = _refinement(refine, chosen, targets, supernet=supernet, images=images, measured_out=measured_out)
+    elif images is not None or measured_out is not None:
+        raise typer.BadParameter("--images and --measured-out belong to --refine.")
+    _, found = find_best(chosen, targets, question, start=first, refine=choice)
     answer = describe_answer(name, targets, found)
     if as_json:
         print_json(answer)
@@ -221,6 +237,46 @@ def _budgets(
     return [{name: value} for value in values]
 
 
+def _refinement(
+    count: int,
+    predictor: Predictor,
+    targets: Sequence[Target],
+    *,
+    supernet: str | None,
+    images: Path | None,
+    measured_out: Path | None,
+) -> Callable[[list[Arch]], tuple[Arch, dict[str, Any]]]:
+    """What times, and with images evaluates, the best candidates and chooses one."""
+    import csv
+
+    from service.refinement import choose, csv_columns, describe_choice, evaluate_candidates, measure_candidates
+
+    (target, *others) = targets
+    if others or "latency_ms" not in target.budget:
+        raise typer.BadParameter("--refine needs one --table, of this machine, and --latency-ms.")
+    if images is not None and supernet is None:
+        raise typer.BadParameter("--images needs --supernet: a predictor alone has no weights.")
+    if measured_out is not None:
+        validate_writable(measured_out.parent)
+
+    def refine(archs: list[Arch]) -> tuple[Arch, dict[str, Any]]:
+        with status_line("Timing candidates") as show:
+            candidates = measure_candidates(archs[:count], predictor, target.estimator, report=show)
+        if images is not None:
+            from service.labelled_images import build_evaluator
+
+            candidates = evaluate_candidates(candidates, build_evaluator(str(supernet), images))
+        if measured_out is not None:
+            with measured_out.open("w", newline="") as file:
+                writer = csv.DictWriter(file, csv_columns(predictor.space), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(candidate.to_row(predictor.space) for candidate in candidates)
+        chosen = choose(candidates, float(target.budget["latency_ms"]))
+        return chosen.arch, describe_choice(chosen, candidates)
+
+    return refine
+
+
 def _print_answer(targets: Sequence[Target], answer: dict[str, Any]) -> None:
     accuracy = answer["accuracy"]
     latencies = answer["latencies"] or {targets[0].device_id: answer["latency_ms"]}
@@ -229,6 +285,10 @@ def _print_answer(targets: Sequence[Target], answer: dict[str, Any]) -> None:
         name = "latency" if len(latencies) == 1 else f"latency on {device_id}"
         rows.append((name, f"{latency['estimated']:.3f} ms ({latency['low']:.3f} to {latency['high']:.3f})"))
     rows.append(("accuracy", f"{accuracy['predicted']:.1%} ({_interval(accuracy)})"))
+    if "measured" in answer:
+        measured = answer["measured"]
+        evaluated = "" if measured["accuracy"] is None else f", {measured['accuracy']:.1%} on the images"
+        rows.append(("measured", f"{measured['latency_ms']:.3f} ms{evaluated}, best of {measured['candidates']}"))
     if answer["energy_mj"] is not None:
         rows.append(("energy", f"{answer['energy_mj']:.3f} mJ"))
     rows += [

@@ -70,6 +70,11 @@ class Archive:
             steps[kept],
         )
 
+    @property
+    def unbeaten(self) -> NDArray[np.bool_]:
+        """`(n_archs,)`: more accurate than every other one that costs as much or less."""
+        return _unbeaten(self.places, self.accuracies)
+
     def between(self, low: float, high: float) -> slice:
         """Indices of the archs whose steps lie between two places."""
         bounds = np.floor(np.log(np.maximum([low, high], 1e-300)) / _STEP)
@@ -77,7 +82,9 @@ class Archive:
         _, stop = np.searchsorted(self._steps, bounds, side="right")
         return slice(int(start), int(stop))
 
-    def draw_pairs(self, rng: np.random.Generator, n_pairs: int, *, low: float, high: float) -> tuple[Rows, Rows]:
+    def draw_pairs(
+        self, rng: np.random.Generator, n_pairs: int, *, low: float, high: float, most: int | None = None
+    ) -> tuple[Rows, Rows]:
         """Draw archs between two places, each with a mate that is no further than an arch remembers.
 
         Args:
@@ -85,6 +92,7 @@ class Archive:
             n_pairs: At least one arch has been added.
             low: A place on the axis.
             high: Another one; where nothing lies between, all archs are drawn from.
+            most: Draw from so many of the most accurate ones alone; from all when None.
 
         Returns:
             Two arrays `(n_pairs, n_slots)`.
@@ -92,10 +100,14 @@ class Archive:
         between = self.between(low, high)
         if between.start == between.stop:
             between = slice(0, len(self.rows))
-        chosen = rng.integers(between.start, between.stop, n_pairs)
-        nearest = np.maximum(np.searchsorted(self._steps, self._steps[chosen] - _REACH, side="left"), between.start)
-        furthest = np.minimum(np.searchsorted(self._steps, self._steps[chosen] + _REACH, side="right"), between.stop)
-        return self.rows[chosen], self.rows[rng.integers(nearest, furthest)]
+        offered = np.arange(between.start, between.stop)
+        if most is not None and len(offered) > most:
+            offered = np.sort(offered[np.argsort(-self.accuracies[offered], kind="stable")[:most]])
+        steps = self._steps[offered]
+        chosen = rng.integers(0, len(offered), n_pairs)
+        nearest = np.searchsorted(steps, steps[chosen] - _REACH, side="left")
+        furthest = np.searchsorted(steps, steps[chosen] + _REACH, side="right")
+        return self.rows[offered[chosen]], self.rows[offered[rng.integers(nearest, furthest)]]
 
 
 def _unbeaten(places: Values, accuracies: Values) -> NDArray[np.bool_]:

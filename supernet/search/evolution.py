@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Fewer and larger generations where the search starts from good archs: each takes time of its own.
 _GENERATIONS, _WARM_GENERATIONS = 50, 15
 _SMALLEST, _LARGEST = 24, 1000
+# Few evaluations reach further from few parents, many from many.
+_LEAST_PARENTS, _EVALUATIONS_PER_PARENT = 8, 50
 # Chance of each slot to be redrawn, generation by generation: wide and narrow steps in turn.
 _MUTATION = (0.1, 0.05, 0.02)
 # Generations in a row with so small a share of new archs that what the budgets leave counts as exhausted.
@@ -59,14 +61,17 @@ def evolve(
         trials.add(_nearest(problem, start)[: evaluations // 2])
     generations = _GENERATIONS if start is None else _WARM_GENERATIONS
     size = int(np.clip(evaluations // generations, _SMALLEST, _LARGEST))
+    trials.add(problem.within(neighbours(problem, anchor))[:size])
     trials.add(sample_within(problem, size, anchor, rng=rng))
     propose(trials, rng)
+    n_parents = max(_LEAST_PARENTS, evaluations // _EVALUATIONS_PER_PARENT)
     generations, dry, polish_at = 1, 0, int(_POLISH * evaluations)
     while trials.left and dry < _DRY:
         if trials.left <= polish_at:
             polish_at = -1
             _polish(trials, rng)
-        n_new = len(trials.add(breed(trials, rng, size, generation=generations, window=trials.window))[0])
+        children = breed(trials, rng, size, generation=generations, window=trials.window, n_parents=n_parents)
+        n_new = len(trials.add(children)[0])
         if n_new < _POOR * size:
             n_new += len(trials.add(_around(trials, rng))[0])
         dry = dry + 1 if n_new < _POOR * size else 0
@@ -84,7 +89,13 @@ def _nearest(problem: SearchProblem, rows: Rows) -> Rows:
 
 
 def breed(
-    trials: Trials, rng: np.random.Generator, n_children: int, *, generation: int, window: tuple[float, float]
+    trials: Trials,
+    rng: np.random.Generator,
+    n_children: int,
+    *,
+    generation: int,
+    window: tuple[float, float],
+    n_parents: int | None = None,
 ) -> Rows:
     """Mutants and crossovers, half of each, of archs in a window of the archive; those that fall outside are left out.
 
@@ -94,13 +105,14 @@ def breed(
         n_children: Before some are left out.
         generation: Decides how much mutants differ.
         window: Places on the axis.
+        n_parents: How many archs of the window, the most accurate ones, are drawn from; all when None.
 
     Returns:
         `(n_archs, n_slots)` canonical rows; budgets are not regarded beyond the window.
     """
     problem, half = trials.problem, n_children // 2
     low, high = window
-    parents, mates = trials.archive.draw_pairs(rng, n_children, low=low, high=high)
+    parents, mates = trials.archive.draw_pairs(rng, n_children, low=low, high=high, most=n_parents)
     mutants = problem.space.mutate_rows(parents[:half], rng, probability=_MUTATION[generation % len(_MUTATION)])
     crossed = problem.space.crossover_rows(parents[half:], mates[half:], rng)
     children = at_resolutions(problem, np.concatenate([mutants, crossed]), rng=rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -209,6 +209,8 @@ class SearchResult:
         evaluations: Distinct archs whose accuracy was asked.
         generations: Rounds of the search.
         seconds: Wall-clock time.
+        candidates: `(n_archs, n_slots)` what else it came upon: archs that keep every budget and that none it tried
+            beats in accuracy and cost at once. The answer comes first, then the next best.
     """
 
     arch: Arch
@@ -217,3 +219,4 @@ class SearchResult:
     evaluations: int
     generations: int
     seconds: float
+    candidates: Rows = field(compare=False, repr=False)

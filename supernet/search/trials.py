@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 # Shares of the budget, or of what the answer so far costs. Narrower and wider windows, and such that narrow with time,
-# found less.
+# found less with tens of thousands of evaluations; with a few thousand a wide one found more.
 _BELOW, _BEYOND = 0.95, 1.01
+_FEW, _BELOW_WITH_FEW = 8000, 0.5
+# Keys that are sorted with each new one; more than a part of the old ones join these.
 _MOST_LATE = 10_000
 # Share of the evaluations after which an accuracy is looked for around the cheapest arch that has it.
 _EVERYWHERE = 0.15
@@ -59,7 +61,8 @@ class Trials:
         self.count = 0
         self.best = anchor
         self.improvements = 0
-        self._rank = (-inf, -inf)
+        self._below = _BELOW if evaluations >= _FEW else _BELOW_WITH_FEW
+        self._rank: tuple[float, ...] = (-inf,)
         self._accuracy = -inf
         # Keys in order: many of old, few of late, so that not all are sorted each time.
         self._old: NDArray[np.uint64] = np.zeros(0, np.uint64)
@@ -76,15 +79,15 @@ class Trials:
     @property
     def window(self) -> tuple[float, float]:
         """Between which places on the axis it is worth to look: around the budget, or around the answer so far."""
-        if self.problem.objective is not None and self.count < _EVERYWHERE * (self.count + self.left):
-            return 0, inf
         problem, place = self.problem, float(self.problem.places(self.best)[0])
-        if not self.is_accurate_enough or not (problem.objective or problem.constraints):
+        if problem.objective is None and problem.constraints:
+            return self._below * min(1.0, place), _BEYOND
+        if problem.objective is not None and self.count < _EVERYWHERE * (self.count + self.left):
+            return 0, inf
+        if problem.objective is None or not self.is_accurate_enough:
             # Up to the most accurate archs, wherever they are.
-            return _BELOW * place, inf
-        if problem.objective is not None:
-            return _BELOW * place, _BEYOND * place
-        return _BELOW * min(1.0, place), _BEYOND
+            return self._below * place, inf
+        return self._below * place, _BEYOND * place
 
     def add(self, rows: Rows) -> tuple[Rows, Values]:
         """Evaluate rows that are new, in order, until no evaluation is left.
@@ -130,19 +133,30 @@ class Trials:
             evaluations=self.count,
             generations=generations,
             seconds=seconds,
+            candidates=self._candidates(),
         )
+
+    def _candidates(self) -> Rows:
+        problem, archive = self.problem, self.archive
+        kept = (
+            problem.feasible(archive.rows) & archive.unbeaten & (archive.accuracies >= (problem.accuracy_min or -inf))
+        )
+        # Along what nothing beats, cost and accuracy rise together.
+        order = np.argsort(archive.places[kept], kind="stable")
+        rows: Rows = archive.rows[kept][order if problem.objective is not None else order[::-1]]
+        return rows
 
     def _note_best(self, rows: Rows, places: Values, accuracies: Values) -> None:
         """Of equally good archs the first one stays."""
         if not len(rows):
             return
         if self.problem.objective is None:
-            ranks = accuracies, np.zeros(len(rows))
+            ranks = [accuracies]
         else:
             # First up to the least accuracy, then down with the objective.
-            ranks = np.minimum(accuracies, self.problem.accuracy_min or -inf), -places
-        index = int(np.lexsort((-ranks[1], -ranks[0]))[0])
-        rank = float(ranks[0][index]), float(ranks[1][index])
+            ranks = [np.minimum(accuracies, self.problem.accuracy_min or -inf), -places, accuracies]
+        index = int(np.lexsort([-values for values in reversed(ranks)])[0])
+        rank = tuple(float(values[index]) for values in ranks)
         if rank > self._rank:
             self.best, self._rank, self._accuracy = rows[index : index + 1], rank, float(accuracies[index])
             self.improvements += 1

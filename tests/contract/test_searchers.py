@@ -227,3 +227,20 @@ def test_a_space_of_one_arch_has_one_answer(search: Searcher) -> None:
     alone = space_of_blocks("alone", blocks)
     result = search(problem_at(alone, 1.0), evaluations=100, seed=0)
     assert (result.arch, result.evaluations) == (alone.smallest(), 1)
+
+
+@pytest.mark.parametrize("objective", [None, Objective("macs", macs_cost(SPACE))])
+def test_candidates_keep_the_budgets_and_begin_with_the_answer(search: Searcher, objective: Objective | None) -> None:
+    problem = replace(problem_at(SPACE, 0.3), objective=objective, accuracy_min=0.5 if objective else None)
+    if objective:
+        limits = (Constraint("params", params_cost(SPACE), 900_000),)
+        problem = replace(problem, constraints=limits)
+    result = search(problem, evaluations=2000)
+    rows = result.candidates
+    assert SPACE.from_rows(rows[:1]) == [result.arch]
+    assert problem.feasible(rows).all()
+    places, accuracies = problem.places(rows), problem.accuracy(rows)
+    direction = 1 if objective else -1
+    assert (direction * np.diff(places) > 0).all()
+    assert (direction * np.diff(accuracies) > 0).all()
+    assert len(rows) > 3

@@ -51,6 +51,15 @@ def test_pairs_lie_between_the_places_asked_for(rng: np.random.Generator) -> Non
         assert 1.39 < places[rows[:, 0]].max() < 1.41
 
 
+def test_of_few_parents_the_most_accurate_are_drawn(rng: np.random.Generator) -> None:
+    accuracies = rng.permutation(200) / 200
+    archive = Archive(1)
+    archive.add(np.arange(200, dtype=np.int16)[:, None], np.linspace(1, 1.09, 200), accuracies)
+    parents, mates = archive.draw_pairs(rng, 500, low=1, high=1.09, most=5)
+    for rows in (parents, mates):
+        assert accuracies[np.unique(rows[:, 0])].tolist() == accuracies[np.sort(np.argsort(-accuracies)[:5])].tolist()
+
+
 def test_mates_are_never_far(rng: np.random.Generator) -> None:
     archive = archive_of(np.linspace(1, 3, 400).tolist(), np.linspace(0, 1, 400).tolist())
     parents, mates = (np.linspace(1, 3, 400)[rows[:, 0]] for rows in archive.draw_pairs(rng, 500, low=0, high=np.inf))

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from service.errors import ConflictError
-from service.jobs.handlers.evaluate_population import load_labelled, run
+from service.jobs.handlers.evaluate_population import run
 from service.jobs.states import PopulationOrder
+from service.labelled_images import load_labelled
 from supernet.bundle import write_manifest
 from supernet.errors import InvalidDatasetError
 from supernet.spaces.presets import load_space
