@@ -55,7 +55,7 @@ def find_best(
     """
     started = perf_counter()
     space, measured = predictor.space, None
-    row = None if front is None else _look_up(front, targets[0], question)
+    row = None if front is None else look_up(front, targets[0], question)
     if row is not None:
         (arch,), evaluations, budgets = space.from_rows(row), 0, dict(targets[0].budget)
     else:
@@ -113,8 +113,8 @@ def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int
     }
 
 
-def _look_up(front: Front, target: Target, question: Question) -> Rows | None:
-    """The front's row that answers the question; None where only a search can tell."""
+def look_up(front: Front, target: Target, question: Question) -> Rows | None:
+    """The front's row `(1, n_slots)` that answers a question of one device; None where only a search can tell."""
     if question.resolutions is not None or set(question.constraints) - {"accuracy_min"}:
         return None
     least = question.constraints.get("accuracy_min")

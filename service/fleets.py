@@ -18,7 +18,7 @@ from supernet.search.surrogate import fit_surrogate
 from supernet.spaces.costs import macs_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from service.questions import Question, Target
     from supernet.predictors.predictor import Predictor
@@ -49,7 +49,7 @@ class Asked:
     front: Front | None = None
 
 
-def find_all(predictor: Predictor, asked: Sequence[Asked]) -> Iterator[tuple[Arch, dict[str, Any]] | Exception]:
+def find_all(predictor: Predictor, asked: Iterable[Asked]) -> Iterator[tuple[Arch, dict[str, Any]] | Exception]:
     """Answer many questions of one supernet, in their order.
 
     Where there are more than a few, what holds for every device is found out first; each search starts from it and from
@@ -63,6 +63,7 @@ def find_all(predictor: Predictor, asked: Sequence[Asked]) -> Iterator[tuple[Arc
         Per question what `find_best` returns; or the error it raises, so that the others have their answers all the
         same.
     """
+    asked = list(asked)
     shared: SharedKnowledge | None = None
     if sum(one.front is None for one in asked) > _FEW:
         shared = SharedKnowledge(predictor)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BYTES_PER_NUMBER = {"fp32": 4, "int8": 1}
 ACCURACY = "accuracy"
 OBJECTIVES = (ACCURACY, "latency_ms", "energy_mj", "macs", "params", "size_bytes")
+CONSTRAINTS = ("energy_mj", "macs", "params", "size_bytes", "peak_memory_bytes", "accuracy_min")
 # Budgets that belong to a device; several devices have one each.
 LATENCY_BUDGETS = ("latency_ms", "latency_percent")
 
@@ -113,7 +114,7 @@ def build_problem(predictor: Predictor, targets: Sequence[Target], question: Que
     resolutions = question.resolutions or known
     limits = [limit for target in targets for limit in _latency_limits(target, targets, question, resolutions)]
     limits += [
-        Constraint(name, _cost_of(name, space, targets, question), float(limit))
+        Constraint(name, _cost_of(name, space, targets, question), limit)
         for name, limit in question.constraints.items()
         if name != "accuracy_min"
     ]
@@ -166,7 +167,11 @@ def _cost_of(name: str, space: SearchSpace, targets: Sequence[Target], question:
             return peak_memory_cost(space).scaled(BYTES_PER_NUMBER[question.precision])
         case "energy_mj" if len(targets) == 1:
             return _energy_of(targets[0])
-    raise InvalidRequestError(f"The budget '{name}' cannot be asked for {len(targets)} devices at once.")
+    if name == "energy_mj":
+        raise InvalidRequestError(
+            f"Energy is a budget of one device, not of {len(targets)} at once. Ask for each device alone."
+        )
+    raise InvalidRequestError(f"'{name}' is no constraint; there are {', '.join(CONSTRAINTS)}.")
 
 
 def _objective_of(name: str, space: SearchSpace, targets: Sequence[Target], question: Question) -> AdditiveCost:

@@ -30,7 +30,6 @@ from service.api.strict_json import StrictJsonRoute
 from service.db import repositories
 from service.db.engine import session_scope
 from service.db.models import Deployment, Job, Search
-from service.fleets import KNOWN_ERRORS
 from service.jobs.states import JobState
 from service.questions import LATENCY_BUDGETS, Question
 from service.usecases.searches import (
@@ -42,6 +41,7 @@ from service.usecases.searches import (
     get_search,
     order_search,
     plan_search,
+    plan_searches,
     record_search,
 )
 
@@ -101,20 +101,11 @@ def post_batch(services: ServicesDep, request: Request, batch: BatchRequest) -> 
     A search without an answer has its `problem` in place; the others are stored like single ones.
     """
     started = perf_counter()
-    plans: list[SearchPlan | Exception] = []
     with session_scope(services.sessions, write=False) as session:
-        for one in batch.searches:
-            try:
-                plans.append(plan_search(session, services.catalog, _asked(one, services)))
-            except KNOWN_ERRORS as error:
-                plans.append(error)
-    planned = [plan for plan in plans if isinstance(plan, SearchPlan)]
-    answers: dict[int, SearchAnswer | Exception] = {}
-    for supernet_id in {plan.supernet.supernet_id: None for plan in planned}:
-        same = [plan for plan in planned if plan.supernet.supernet_id == supernet_id]
-        with nullcontext() if all(plan.is_known for plan in same) else services.turns.take():
-            answers |= {id(plan): answer for plan, answer in zip(same, answer_searches(same), strict=True)}
-    outcomes = [answers[id(plan)] if isinstance(plan, SearchPlan) else plan for plan in plans]
+        plans = plan_searches(session, services.catalog, [_asked(one, services) for one in batch.searches])
+    is_known = all(plan.is_known for plan in plans if isinstance(plan, SearchPlan))
+    with nullcontext() if is_known else services.turns.take():
+        outcomes = answer_searches(plans)
     items = []
     with session_scope(services.sessions) as session:
         for plan, outcome in zip(plans, outcomes, strict=True):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from supernet.predictors.predictor import Predictor
 
 _KEYS = {"supernet", "space", "predictor", "confidence", "precision", "evaluations", "seed", "constraints", "devices"}
+_LEAST = {"evaluations": 100, "seed": 0}
 _DEVICE_KEYS = {"table", "latency_ms", "latency_percent"}
 
 
@@ -83,6 +84,18 @@ def _read(plan: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"'{plan}' is no TOML: {error}.") from error
     devices = content.get("devices")
+    for key, least in _LEAST.items():
+        value = content.get(key, least)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidRequestError(f"'{plan}': '{key}' is a whole number from {least}, got {value!r}.")
+    for key in ("supernet", "space", "predictor", "precision"):
+        if not isinstance(content.get(key, ""), str):
+            raise InvalidRequestError(f"'{plan}': '{key}' is a text, got {content[key]!r}.")
+    confidence = content.get("confidence", 0.5)
+    if isinstance(confidence, bool) or not isinstance(confidence, int | float):
+        raise InvalidRequestError(f"'{plan}': 'confidence' is a number between 0 and 1, got {confidence!r}.")
+    if not isinstance(content.get("constraints", {}), dict):
+        raise InvalidRequestError(f"'{plan}': 'constraints' is a table such as {{macs = 10e6}}.")
     if unknown := sorted(set(content) - _KEYS):
         raise InvalidRequestError(f"'{plan}' has the unknown keys {unknown}; allowed are {sorted(_KEYS)}.")
     if not isinstance(devices, list) or not devices:

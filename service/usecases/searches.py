@@ -10,11 +10,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from service.answers import find_best
+from service.answers import find_best, look_up
 from service.db import repositories
 from service.db.models import Search
 from service.errors import InvalidRequestError, NotFoundError
-from service.fleets import Asked, find_all
+from service.fleets import KNOWN_ERRORS, Asked, find_all
 from service.jobs.states import JobKind, SearchPayload, SearchTarget
 from service.questions import Question, Target
 from service.usecases.deployments import DeploymentPlan, create_deployment, validate_deployable, validate_precision
@@ -75,8 +75,10 @@ class SearchPlan:
 
     @property
     def is_known(self) -> bool:
-        """Whether the answer is probably a look-up, which takes no time to speak of."""
-        return self.front is not None and self.asked.may_look_up
+        """Whether the answer is a look-up, which takes no time to speak of."""
+        if self.front is None or not self.asked.may_look_up:
+            return False
+        return look_up(self.front, self.targets[0], self.asked.question) is not None
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,34 @@ def answer_search(plan: SearchPlan) -> SearchAnswer:
     return _complete(plan, arch, found)
 
 
-def answer_searches(plans: Sequence[SearchPlan]) -> list[SearchAnswer | Exception]:
-    """Answer many searches of one supernet; where one has no answer, the error that says why takes its place."""
-    asked = [Asked(plan.targets, plan.asked.question, plan.front if plan.asked.may_look_up else None) for plan in plans]
-    found = find_all(plans[0].supernet.predictor, asked)
-    return [
-        one if isinstance(one, Exception) else _complete(plan, *one) for plan, one in zip(plans, found, strict=True)
-    ]
+def plan_searches(session: Session, catalog: Catalog, asked: Sequence[SearchQuestion]) -> list[SearchPlan | Exception]:
+    """`plan_search` for many; where one cannot be asked, the error that says why takes its place."""
+    plans: list[SearchPlan | Exception] = []
+    for one in asked:
+        try:
+            plans.append(plan_search(session, catalog, one))
+        except KNOWN_ERRORS as error:
+            plans.append(error)
+    return plans
+
+
+def answer_searches(plans: Sequence[SearchPlan | Exception]) -> list[SearchAnswer | Exception]:
+    """Answer many searches, in their order; errors stay, and take the place of an answer where there is none."""
+    by_supernet: dict[str, list[SearchPlan]] = {}
+    for plan in plans:
+        if isinstance(plan, SearchPlan):
+            by_supernet.setdefault(plan.supernet.supernet_id, []).append(plan)
+    found = {
+        supernet_id: find_all(same[0].supernet.predictor, map(_ask, same)) for supernet_id, same in by_supernet.items()
+    }
+    answers: list[SearchAnswer | Exception] = []
+    for plan in plans:
+        if isinstance(plan, Exception):
+            answers.append(plan)
+            continue
+        one = next(found[plan.supernet.supernet_id])
+        answers.append(one if isinstance(one, Exception) else _complete(plan, *one))
+    return answers
 
 
 def record_search(
@@ -174,6 +197,10 @@ def record_search(
         table_version=plan.tables[0].version,
     )
     return search, create_deployment(session, queue, deployment)
+
+
+def _ask(plan: SearchPlan) -> Asked:
+    return Asked(plan.targets, plan.asked.question, plan.front if plan.asked.may_look_up else None)
 
 
 def _complete(plan: SearchPlan, arch: Arch, found: dict[str, Any]) -> SearchAnswer:

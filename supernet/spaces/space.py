@@ -324,8 +324,7 @@ class SearchSpace:
         A block that was skipped and now runs gets random choices, since its old ones were forgotten.
         """
         counts = np.array([len(slot.choices) for slot in self.slots])
-        # Generator.integers takes three times as long where the bounds are an array.
-        fresh = (rng.random(rows.shape) * counts).astype(np.int16)
+        fresh = rng.integers(0, counts, rows.shape).astype(np.int16)
         redraw = (rng.random(rows.shape) < probability) | self.skipped_slots(rows)
         return self.canonicalize_rows(np.where(redraw, fresh, rows))
 
