@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import Rows, SearchSpace
 
-# That a search can be refined by.
-MOST_CANDIDATES = 50
-
 
 def find_best(
     predictor: Predictor,
@@ -68,7 +65,7 @@ def find_best(
         )
         arch, evaluations = found.arch, found.evaluations
         if refine is not None:
-            arch, measured = refine(space.from_rows(found.candidates[:MOST_CANDIDATES]))
+            arch, measured = refine(space.from_rows(found.candidates))
         budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
     latencies = {target.device_id: estimate_latency(target.estimator, arch) for target in targets}
     (latency, *others) = latencies.values()

@@ -63,6 +63,7 @@ _EXTRAS = {
     "predictor": "train",
     "profile": "agent",
     "table": "agent",
+    "search": "export",
     "export": "export",
     "front": "train",
     "fleet": "export",

@@ -124,9 +124,7 @@ def build_problem(predictor: Predictor, targets: Sequence[Target], question: Que
         accuracy=predictor.predict,
         constraints=tuple(limits),
         resolutions=tuple(resolutions),
-        objective=None
-        if minimised is None
-        else Objective(minimised, _objective_of(minimised, space, targets, question)),
+        objective=None if minimised is None else Objective(minimised, _sum_of(minimised, space, targets, question)),
         accuracy_min=question.constraints.get("accuracy_min"),
     )
 
@@ -156,29 +154,16 @@ def _latency_limits(
 
 
 def _cost_of(name: str, space: SearchSpace, targets: Sequence[Target], question: Question) -> BlockCost:
-    match name:
-        case "macs":
-            return macs_cost(space)
-        case "params":
-            return params_cost(space)
-        case "size_bytes":
-            return params_cost(space).scaled(BYTES_PER_NUMBER[question.precision])
-        case "peak_memory_bytes":
-            return peak_memory_cost(space).scaled(BYTES_PER_NUMBER[question.precision])
-        case "energy_mj" if len(targets) == 1:
-            return _energy_of(targets[0])
-    if name == "energy_mj":
-        raise InvalidRequestError(
-            f"Energy is a budget of one device, not of {len(targets)} at once. Ask for each device alone."
-        )
-    raise InvalidRequestError(f"'{name}' is no constraint; there are {', '.join(CONSTRAINTS)}.")
+    if name == "peak_memory_bytes":
+        return peak_memory_cost(space).scaled(BYTES_PER_NUMBER[question.precision])
+    return _sum_of(name, space, targets, question)
 
 
-def _objective_of(name: str, space: SearchSpace, targets: Sequence[Target], question: Question) -> AdditiveCost:
+def _sum_of(name: str, space: SearchSpace, targets: Sequence[Target], question: Question) -> AdditiveCost:
+    """What an objective, or a budget that is no peak, is called after."""
     if name in ("latency_ms", "energy_mj") and len(targets) != 1:
         raise InvalidRequestError(
-            f"'{name}' can be minimised for one device, not for {len(targets)} at once. Minimise 'macs', or ask for "
-            "each device alone."
+            f"'{name}' belongs to one device, not to {len(targets)} at once. Ask for each device alone, or for 'macs'."
         )
     match name:
         case "latency_ms":
@@ -191,7 +176,9 @@ def _objective_of(name: str, space: SearchSpace, targets: Sequence[Target], ques
             return params_cost(space)
         case "size_bytes":
             return params_cost(space).scaled(BYTES_PER_NUMBER[question.precision])
-    raise InvalidRequestError(f"'{name}' is no objective; there are {', '.join(OBJECTIVES)}.")
+    raise InvalidRequestError(
+        f"'{name}' is no constraint; there are {', '.join(CONSTRAINTS)}. Objectives are {', '.join(OBJECTIVES)}."
+    )
 
 
 def _energy_of(target: Target) -> AdditiveCost:

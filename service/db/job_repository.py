@@ -10,7 +10,7 @@ import uuid
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import null, select, update
 
 from service.db.clock import utc_now
 from service.db.models import Deployment, Front, Job, Population
@@ -19,7 +19,7 @@ from service.jobs.states import FINISHED, JobKind, JobState, validate_transition
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
 _STAGE_LENGTH = 64
 
@@ -164,13 +164,8 @@ def publish_deployment(session: Session, deployment_id: str, *, prefix: str, man
     Raises:
         ConflictError: There is no such deployment, or its files were published before.
     """
-    statement = (
-        update(Deployment)
-        .where(Deployment.deployment_id == deployment_id, Deployment.artifact_prefix.is_(None))
-        .values(artifact_prefix=prefix, manifest=manifest)
-        .returning(Deployment.deployment_id)
-    )
-    if session.scalars(statement).one_or_none() is None:
+    values = {"artifact_prefix": prefix, "manifest": manifest}
+    if not _publish(session, Deployment.deployment_id, deployment_id, once=Deployment.artifact_prefix, values=values):
         raise ConflictError(f"Deployment '{deployment_id}' does not exist or already has its files; create a new one.")
 
 
@@ -180,13 +175,8 @@ def publish_population(session: Session, population_id: str, *, key: str, summar
     Raises:
         ConflictError: There is no such population, or its CSV was published before.
     """
-    statement = (
-        update(Population)
-        .where(Population.population_id == population_id, Population.artifact_key.is_(None))
-        .values(artifact_key=key, summary=summary)
-        .returning(Population.population_id)
-    )
-    if session.scalars(statement).one_or_none() is None:
+    values = {"artifact_key": key, "summary": summary}
+    if not _publish(session, Population.population_id, population_id, once=Population.artifact_key, values=values):
         raise ConflictError(f"Population '{population_id}' does not exist or already has its file; create a new one.")
 
 
@@ -196,14 +186,21 @@ def publish_front(session: Session, front_id: str, *, document: dict[str, Any]) 
     Raises:
         ConflictError: There is no such front any more, or it was published before.
     """
-    statement = (
-        update(Front)
-        .where(Front.front_id == front_id, Front.is_known.is_(False))
-        .values(document=document, is_known=True)
-        .returning(Front.front_id)
-    )
-    if session.scalars(statement).one_or_none() is None:
+    if not _publish(session, Front.front_id, front_id, once=Front.document, values={"document": document}):
         raise ConflictError(f"Front '{front_id}' does not exist or is known already; ask for it again.")
+
+
+def _publish(
+    session: Session,
+    key: InstrumentedAttribute[str],
+    value: str,
+    *,
+    once: InstrumentedAttribute[Any],
+    values: dict[str, Any],
+) -> bool:
+    """Write the values into the row with this key, unless the column `once` is filled; whether there was such a row."""
+    statement = update(key.class_).where(key == value, once.is_(null())).values(values).returning(key)
+    return session.scalars(statement).one_or_none() is not None
 
 
 def _owned(session: Session, job_id: str, attempt: int) -> Job | None:

@@ -109,7 +109,6 @@ class Front(Base):
     table_version: Mapped[int]
     table_sha256: Mapped[str] = mapped_column(String(64))
     predictor_sha256: Mapped[str] = mapped_column(String(64))
-    is_known: Mapped[bool] = mapped_column(default=False)
     document: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     """`rows`, `latency_ms` and `accuracies`; set once, when the job succeeds."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)

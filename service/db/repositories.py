@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from sqlalchemy import and_, delete, exists, func, or_, select, text
+from sqlalchemy import and_, delete, exists, func, null, or_, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -248,7 +248,7 @@ def list_searches(session: Session, page: PageRequest) -> Page[Search]:
 def find_known_front(session: Session, *, table_sha256: str, predictor_sha256: str) -> str | None:
     """Id of the newest front of a table and a predictor, or None."""
     query = select(Front.front_id).where(
-        Front.table_sha256 == table_sha256, Front.predictor_sha256 == predictor_sha256, Front.is_known
+        Front.table_sha256 == table_sha256, Front.predictor_sha256 == predictor_sha256, Front.document.is_not(null())
     )
     return session.scalars(query.order_by(Front.created_at.desc(), Front.front_id).limit(1)).one_or_none()
 

@@ -94,6 +94,14 @@ def get_table(session: Session, device_id: str, space: str, *, version: int | No
     Raises:
         NotFoundError: `unknown_device`, `unknown_space` or `unknown_table`.
     """
+    found, document = load_version(session, device_id, space=space, version=version)
+    return found, LatencyTable.from_dict(document)
+
+
+def load_version(
+    session: Session, device_id: str, *, space: str, version: int | None
+) -> tuple[TableRef, dict[str, Any]]:
+    """As `get_table`, with the stored document in place of the table."""
     get_device(session, device_id)
     get_space(session, space)
     found = repositories.find_table(session, device_id, space=space, version=version)
@@ -103,16 +111,7 @@ def get_table(session: Session, device_id: str, space: str, *, version: int | No
             f"Device '{device_id}' has {which} for space '{space}'. GET /v1/devices/{device_id} lists its tables.",
             code="unknown_table",
         )
-    return found, LatencyTable.from_dict(repositories.load_table_document(session, found))
-
-
-def load_version(session: Session, device_id: str, *, space: str, version: int) -> dict[str, Any]:
-    """The document of one version of a table.
-
-    Raises:
-        NotFoundError: `unknown_table`.
-    """
-    return get_table(session, device_id, space, version=version)[1].to_dict()
+    return found, repositories.load_table_document(session, found)
 
 
 def find_estimator(

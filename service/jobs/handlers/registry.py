@@ -275,7 +275,8 @@ def _fetch_table(attempt: Attempt, device_id: str, *, space: str, version: int) 
     """Path of a file with one version of a device's table."""
     path = attempt.folder / f"table_{device_id}.json"
     with session_scope(attempt.stores.sessions, write=False) as session:
-        path.write_text(json.dumps(load_version(session, device_id, space=space, version=version)))
+        _, document = load_version(session, device_id, space=space, version=version)
+    path.write_text(json.dumps(document))
     return str(path)
 
 

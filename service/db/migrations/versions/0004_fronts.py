@@ -20,7 +20,6 @@ def upgrade() -> None:
         sa.Column("table_version", sa.Integer(), nullable=False),
         sa.Column("table_sha256", sa.String(64), nullable=False),
         sa.Column("predictor_sha256", sa.String(64), nullable=False),
-        sa.Column("is_known", sa.Boolean(), nullable=False),
         sa.Column("document", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["front_id"], ["jobs.job_id"], name=op.f("fk_fronts_front_id_jobs")),
