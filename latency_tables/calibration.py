@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from math import exp, isfinite, log
+from math import exp, hypot, isfinite, log
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +58,15 @@ class Calibration:
             raise TableFormatError("'residuals' of a calibration must be a list of positive finite ratios.")
         object.__setattr__(self, "residuals", tuple(sorted(float(ratio) for ratio in self.residuals)))
 
-    def ratio_at(self, quantile: float) -> float:
+    def ratio_at(self, quantile: float, *, row_spread: float = 0.0) -> float:
         """Measured over estimated latency that a share `quantile` of networks stays below.
 
         A confidence Q at a budget B is therefore the same as the budget `B / ratio_at(Q)`.
 
         Args:
             quantile: Between 0 and 1, exclusive.
+            row_spread: Of sums of rows, relative. It widens what is assumed without residuals, and nothing else:
+                residuals hold it already.
 
         Returns:
             The value at rank `quantile * (n + 1)`, interpolated. Beyond the outermost residuals the farther one of the
@@ -80,7 +82,8 @@ class Calibration:
             raise InvalidSettingError(f"A quantile lies between 0 and 1, exclusive; got {quantile!r}.")
         score = NormalDist().inv_cdf(quantile)
         if not self.residuals:
-            return exp(score / NormalDist().inv_cdf((1 + DEFAULT_LEVEL) / 2) * log(DEFAULT_RATIO))
+            assumed = log(DEFAULT_RATIO) / NormalDist().inv_cdf((1 + DEFAULT_LEVEL) / 2)
+            return exp(score * hypot(assumed, row_spread))
         n = len(self.residuals)
         rank = quantile * (n + 1)
         if 1 <= rank <= n:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import fsum, hypot, inf
 from typing import TYPE_CHECKING
 
 from latency_tables.calibration import Calibration, fit_calibration
@@ -118,7 +119,23 @@ class LatencyEstimator:
 
     def ratio_at(self, quantile: float) -> float:
         """Measured over estimated latency at a confidence; see `Calibration.ratio_at`."""
-        return self.calibration.ratio_at(quantile)
+        return self.calibration.ratio_at(quantile, row_spread=self.row_spread)
+
+    @cached_property
+    def row_spread(self) -> float:
+        """Standard deviation of a sum of rows between repetitions, relative: the largest of a few archs.
+
+        Rows are taken as independent, and more runs do not narrow it: they were timed on the same evening.
+        """
+        ends = (self.space.largest(), self.space.smallest())
+        return max(
+            self._spread_of(replace(arch, resolution=resolution)) for arch in ends for resolution in self.resolutions
+        )
+
+    def _spread_of(self, arch: Arch) -> float:
+        stats = [self.table.stats_of(spec, resolution=arch.resolution) for spec in blocks_of(self.space, arch)]
+        known = [one for one in stats if one is not None]
+        return hypot(*(one.std_ms for one in known)) / fsum(one.value_ms for one in known)
 
     def _block_ms(self, stats: LatencyStats | None) -> float:
         if stats is None:

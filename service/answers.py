@@ -52,6 +52,7 @@ def find_best(
     """
     started = perf_counter()
     space, measured = predictor.space, None
+    candidates: list[Arch] = []
     row = None if front is None else look_up(front, targets[0], question)
     if row is not None:
         (arch,), evaluations, budgets = space.from_rows(row), 0, dict(targets[0].budget)
@@ -66,6 +67,7 @@ def find_best(
         arch, evaluations = found.arch, found.evaluations
         if refine is not None:
             arch, measured = refine(space.from_rows(found.candidates))
+        candidates = space.from_rows(found.candidates[: question.candidates])
         budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
     latencies = {target.device_id: estimate_latency(target.estimator, arch) for target in targets}
     (latency, *others) = latencies.values()
@@ -83,7 +85,18 @@ def find_best(
         "evaluations": evaluations,
         "seconds": perf_counter() - started,
         "source": "evolution" if row is None else "front",
+        **({"candidates": [_candidate(predictor, targets, other) for other in candidates]} if candidates else {}),
         **({} if measured is None else {"measured": measured}),
+    }
+
+
+def _candidate(predictor: Predictor, targets: Sequence[Target], arch: Arch) -> dict[str, Any]:
+    """`{arch, arch_id, accuracy, latencies}`."""
+    return {
+        "arch": arch.to_dict(),
+        "arch_id": arch.arch_id,
+        "accuracy": describe_accuracy(predictor, arch),
+        "latencies": {target.device_id: estimate_latency(target.estimator, arch) for target in targets},
     }
 
 
@@ -112,7 +125,7 @@ def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int
 
 def look_up(front: Front, target: Target, question: Question) -> Rows | None:
     """The front's row `(1, n_slots)` that answers a question of one device; None where only a search can tell."""
-    if question.resolutions is not None or set(question.constraints) - {"accuracy_min"}:
+    if question.resolutions is not None or question.candidates or set(question.constraints) - {"accuracy_min"}:
         return None
     least = question.constraints.get("accuracy_min")
     budget = target.budget.get("latency_ms")

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI
 from pydantic.json_schema import models_json_schema
 
-from service.api import deployments, devices, health, jobs, pools, populations, searches, supernets, tables
+from service.api import (
+    deployments,
+    devices,
+    health,
+    jobs,
+    measurements,
+    pools,
+    populations,
+    searches,
+    supernets,
+    tables,
+)
 from service.api.body_limit import BodyLimit, Limit
 from service.api.deps import Services
 from service.api.problems import install_problem_handlers, problems
@@ -76,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     install_problem_handlers(app)
     app.include_router(health.router)  # probes add what they like
-    modules = (supernets, pools, populations, devices, tables, searches, deployments, jobs)
+    modules = (supernets, pools, populations, devices, tables, measurements, searches, deployments, jobs)
     for router in (*(module.router for module in modules), searches.batch_router):
         app.include_router(router, dependencies=[Depends(refuse_unknown_query)], responses=problems(422))
     return app

@@ -21,6 +21,7 @@ from service.commands import (
     fleets,
     importing,
     predictors,
+    refining,
     searching,
     server,
     spaces,
@@ -48,6 +49,7 @@ app.add_typer(tables.app, name="table", help="Latency tables.")
 app.command("search")(searching.search)
 app.command("front")(searching.front)
 app.command("fleet")(fleets.fleet)
+app.command("refine")(refining.refine)
 app.command("export")(deploying.export)
 app.command("verify")(deploying.verify)
 app.add_typer(supernets.app, name="supernet", help="Supernets.")
@@ -67,6 +69,7 @@ _EXTRAS = {
     "export": "export",
     "front": "train",
     "fleet": "export",
+    "refine": "agent",
     "verify": "runtimes",
     "supernet": "serve",
     "serve": "serve",

@@ -55,6 +55,7 @@ class Question:
         evaluations: Upper limit of the archs to look at.
         seed: Same seed, same answer.
         resolutions: To search among; all that are known when None.
+        candidates: How many of the best archs to name besides the answer, for whoever wants to measure them.
     """
 
     constraints: Mapping[str, float] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Question:
     evaluations: int = 10_000
     seed: int = 0
     resolutions: tuple[int, ...] | None = None
+    candidates: int = 0
 
     @property
     def minimised(self) -> str | None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from latency_tables.estimator import LatencyEstimator
     from latency_tables.measure import MeasurePlan
-    from supernet.predictors.predictor import Predictor
     from supernet.spaces.arch import Arch
     from supernet.spaces.space import SearchSpace
 
@@ -56,13 +55,20 @@ def csv_columns(space: SearchSpace) -> list[str]:
 
 def measure_candidates(
     archs: Sequence[Arch],
-    predictor: Predictor,
+    predicted: Sequence[float],
     estimator: LatencyEstimator,
     *,
     plan: MeasurePlan = QUICK_PLAN,
     report: Callable[[str], None] | None = None,
 ) -> list[Candidate]:
     """Time subnets on this machine, in their order, at the pace its table was measured at.
+
+    Args:
+        archs: To time.
+        predicted: The accuracy of each, a fraction.
+        estimator: Of this machine's table.
+        plan: How long to measure.
+        report: Called with a line of progress now and then.
 
     Raises:
         InvalidSettingError: The table was not measured here, or does not say what its reference was.
@@ -73,7 +79,6 @@ def measure_candidates(
         archs, estimator.space, threads=threads, plan=plan, report=report, table=estimator.table
     )
     estimated = estimator.estimate(archs)
-    predicted = predictor.predict(predictor.space.to_rows(archs))
     return [
         Candidate(arch, estimate.estimated_ms, stats.value_ms, float(accuracy))
         for arch, estimate, stats, accuracy in zip(archs, estimated, measured, predicted, strict=True)

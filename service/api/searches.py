@@ -132,6 +132,7 @@ def _asked(request: SearchRequest, services: Services) -> SearchQuestion:
         precision=request.precision,
         evaluations=request.evaluations or services.settings.search_evaluations,
         seed=request.seed,
+        candidates=request.candidates,
     )
     return SearchQuestion(
         budgets=budgets,

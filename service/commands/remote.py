@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import IO, TYPE_CHECKING, Any
 
 from service.errors import RemoteError
@@ -11,11 +12,17 @@ if TYPE_CHECKING:
 
 # A large bundle takes a while to be checked and stored before the answer begins.
 _TIMEOUT_S, _ANSWER_S = 60.0, 600.0
-_TAR_TYPE = "application/x-tar"
+_TAR_TYPE, _JSON_TYPE = "application/x-tar", "application/json"
 
 
 def call(
-    server: str, method: str, path: str, *, query: Mapping[str, str] | None = None, archive: IO[bytes] | None = None
+    server: str,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    archive: IO[bytes] | None = None,
+    body: Any = None,
 ) -> Any:
     """Ask a service for something.
 
@@ -25,6 +32,7 @@ def call(
         path: With its leading slash.
         query: Parameters.
         archive: A tar to send, in pieces.
+        body: JSON values to send in its place.
 
     Returns:
         The answer's JSON; None where it is empty.
@@ -35,13 +43,17 @@ def call(
     import httpx
 
     url = f"{server.rstrip('/')}{path}"
+    content: IO[bytes] | bytes | None = archive
+    headers = {"content-type": _TAR_TYPE} if archive is not None else {}
+    if body is not None:
+        content, headers = json.dumps(body, allow_nan=False).encode(), {"content-type": _JSON_TYPE}
     try:
         response = httpx.request(
             method,
             url,
             params=dict(query or {}),
-            content=archive,
-            headers={"content-type": _TAR_TYPE} if archive is not None else {},
+            content=content,
+            headers=headers,
             timeout=httpx.Timeout(_TIMEOUT_S, read=_ANSWER_S),
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:

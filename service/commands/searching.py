@@ -261,7 +261,9 @@ def _refinement(
 
     def refine(archs: list[Arch]) -> tuple[Arch, dict[str, Any]]:
         with status_line("Timing candidates") as show:
-            candidates = measure_candidates(archs[:count], predictor, target.estimator, report=show)
+            best = archs[:count]
+            predicted = predictor.predict(predictor.space.to_rows(best)).tolist()
+            candidates = measure_candidates(best, predicted, target.estimator, report=show)
         if images is not None:
             from service.labelled_images import build_evaluator
 

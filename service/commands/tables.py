@@ -91,7 +91,7 @@ def check(table: TablePath, space: OwnSpace = None, *, as_json: JsonFlag = False
     from latency_tables.table import load_table
 
     loaded = load_table(table)
-    report = check_table(loaded, _space_of(loaded, space)).to_dict()
+    report = check_table(loaded, space_of_table(loaded, space)).to_dict()
     if as_json:
         print_json(report)
     else:
@@ -134,22 +134,43 @@ def evaluate(
 ) -> None:
     """Compare a table's estimates with measured networks."""
     from latency_tables.agreement import check_agreement
-    from latency_tables.errors import InvalidSettingError
 
     estimator, read, columns = _read(table, measured, space)
-    try:
-        latencies = [float(row["latency_ms"]) for row in columns]
-    except (KeyError, ValueError, TypeError) as error:
-        raise InvalidSettingError(f"'{measured}' needs a number in the column 'latency_ms': {error!r}.") from error
-    report = check_agreement(estimator, read, latencies).to_dict()
+    report = check_agreement(estimator, read, _latencies_in(columns, measured)).to_dict()
     if as_json:
         print_json(report)
     else:
         print_table(["figure", "value"], list(report.items()))
 
 
-def _space_of(table: LatencyTable, own: str | None) -> SearchSpace:
-    """The space of a table, by its name or, where it is a user's own, from the file of it."""
+@app.command()
+def fit(
+    base: Annotated[Path, typer.Option(help="Latency table, JSON or CSV; its rows stay.")],
+    measured: Annotated[Path, typer.Option(help="CSV of archs with the column latency_ms.")],
+    out: OutPath,
+    space: OwnSpace = None,
+) -> None:
+    """Recalibrate a table by whole networks that were measured on its device."""
+    from latency_tables.reports import report_networks
+    from latency_tables.table import save_table
+
+    estimator, archs, columns = _read(base, measured, space)
+    latencies = _latencies_in(columns, measured)
+    outcome = report_networks(estimator.table, estimator.space, archs, measured_ms=latencies)
+    save_table(outcome.table, out)
+    how = "fitted to all of them" if outcome.refitted else "scaled"
+    note(
+        f"{outcome.agreement.n} networks were off by {outcome.agreement.mape:.1%} on average; {outcome.networks} are "
+        f"known now, the calibration was {how}. Written to {out}."
+    )
+
+
+def space_of_table(table: LatencyTable, own: str | None) -> SearchSpace:
+    """The space of a table, by its name or, where it is a user's own, from the file of it.
+
+    Raises:
+        InvalidSettingError: The file describes another space.
+    """
     from latency_tables.check import space_of
     from latency_tables.errors import InvalidSettingError
     from supernet.spaces.presets import find_space, load_space
@@ -166,9 +187,18 @@ def _read(table: Path, archs: Path, own_space: str | None) -> tuple[LatencyEstim
     from supernet.spaces.arch_csv import read_archs
 
     loaded = load_table(table)
-    space = _space_of(loaded, own_space)
+    space = space_of_table(loaded, own_space)
     read = read_archs(archs, space)
     return LatencyEstimator(loaded, space), [arch for arch, _ in read], [row for _, row in read]
+
+
+def _latencies_in(rows: list[dict[str, str]], file: Path) -> list[float]:
+    from latency_tables.errors import InvalidSettingError
+
+    try:
+        return [float(row["latency_ms"]) for row in rows]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidSettingError(f"'{file}' needs a number in the column 'latency_ms': {error!r}.") from error
 
 
 def _register(table: Path, server: str, *, device_id: str, space: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from latency_tables.check import TableReport, check_table, space_of
 from latency_tables.errors import TableFormatError
+from latency_tables.reports import ReportOutcome, report_networks
 from latency_tables.table import LatencyTable
 from service.db import repositories
 from service.db.models import LatencyTableVersion
@@ -15,11 +16,14 @@ from service.usecases.devices import get_device, register_device
 from service.usecases.supernets import get_space
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.orm import Session
 
     from latency_tables.estimator import LatencyEstimator
     from service.db.repositories import TableRef
     from service.usecases.catalog import Catalog, LoadedSupernet
+    from supernet.spaces.arch import Arch
 
 # Tables of other devices that a new one is compared with.
 _MAX_COMPARED = 20
@@ -112,6 +116,29 @@ def load_version(
             code="unknown_table",
         )
     return found, repositories.load_table_document(session, found)
+
+
+def report_measurements(
+    session: Session, device_id: str, space: str, measured: Sequence[tuple[Arch, float]]
+) -> tuple[TableRef, ReportOutcome]:
+    """Recalibrate the newest version of a table by networks its device measured, and store the result as a new one.
+
+    Args:
+        session: A writing transaction.
+        device_id: Of the device.
+        space: Name of the table's space.
+        measured: Archs with their latencies in milliseconds.
+
+    Raises:
+        NotFoundError: `unknown_device`, `unknown_space` or `unknown_table`.
+        LatencyError: As `report_networks`; nothing is stored.
+        InvalidArchError: An arch lies outside the space.
+    """
+    _, table = get_table(session, device_id, space, version=None)
+    archs, measured_ms = zip(*measured, strict=True)
+    outcome = report_networks(table, space_of(table, get_space(session, space)), archs, measured_ms=measured_ms)
+    stored, _ = register_table(session, outcome.table)
+    return stored, outcome
 
 
 def find_estimator(

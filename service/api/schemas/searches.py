@@ -17,6 +17,7 @@ MAX_ENERGY_MJ = 1e9
 MAX_COUNT = 10**15
 MAX_DEVICES = 16
 MAX_SEARCHES = 500
+MAX_CANDIDATES = 50
 # More are a job.
 MAX_EVALUATIONS_AT_ONCE = 200_000
 MAX_EVALUATIONS = 50_000_000
@@ -101,6 +102,9 @@ class SearchRequest(RequestModel):
         description="Upper limit of the archs to look at; the service's setting where absent. Given, archs are looked "
         f"at even where the device's front is known. Above {MAX_EVALUATIONS_AT_ONCE:,} the search is a job.",
     )
+    candidates: Annotated[Whole, Field(ge=0, le=MAX_CANDIDATES)] = Field(
+        0, description="How many of the best subnets to name, the answer first, to be measured on the device."
+    )
     deploy: Annotated[bool, Field(strict=True)] = Field(False, description="Make a deployment of the answer at once.")
 
     @model_validator(mode="after")
@@ -151,6 +155,15 @@ class LatencyInterval(BaseModel):
     low: float
     high: float
     level: float
+
+
+class CandidateModel(BaseModel):
+    """A subnet that keeps every constraint and that none the search looked at beats in accuracy and cost at once."""
+
+    arch: ArchModel
+    arch_id: str
+    accuracy: AccuracyInterval
+    latencies: dict[str, LatencyInterval] = Field(description="By device.")
 
 
 class SearchModel(BaseModel):
@@ -210,6 +223,7 @@ class SearchModel(BaseModel):
     evaluations: int
     seconds: float
     source: Literal["front", "evolution"]
+    candidates: list[CandidateModel] | None = Field(None, description="Where they were asked for; the answer first.")
     versions: dict[str, Any] = Field(description="Version of the table; hashes of supernet, predictor and table.")
     deployment: DeploymentSummary | None = Field(description="The newest deployment made from this search.")
 

@@ -64,12 +64,10 @@ def test_the_answer_is_chosen_from_what_was_measured(run_dir: Path, held_out: Pa
 
     def refine(archs: list[Arch]) -> tuple[Arch, dict[str, object]]:
         assert len(set(archs)) == len(archs) > 1
-        seen.extend(
-            evaluate_candidates(
-                measure_candidates(archs[:4], predictor, estimator, plan=PLAN),
-                build_evaluator(str(bundle.path), held_out),
-            )
-        )
+        best = archs[:4]
+        predicted = predictor.predict(bundle.space.to_rows(best)).tolist()
+        measured = measure_candidates(best, predicted, estimator, plan=PLAN)
+        seen.extend(evaluate_candidates(measured, build_evaluator(str(bundle.path), held_out)))
         chosen = choose(seen, 1e6)
         return chosen.arch, describe_choice(chosen, seen)
 

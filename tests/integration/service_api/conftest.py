@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -132,6 +133,20 @@ def services(app: FastAPI) -> Services:
 def client(app: FastAPI) -> Iterator[TestClient]:
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def served(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address: what commands send there arrives at the test's own service."""
+    server = "http://service.test:8000"
+
+    def request(method: str, url: str, *, content: Any, params: dict[str, str], headers: dict[str, str], timeout: Any):
+        body = content.read() if hasattr(content, "read") else content
+        answer = client.request(method, url.removeprefix(server), content=body, params=params, headers=headers)
+        return httpx.Response(answer.status_code, content=answer.content, request=httpx.Request(method, url))
+
+    monkeypatch.setattr(httpx, "request", request)
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ def test_every_call_of_version_1_is_there(operations):
         ("get", "/v1/devices/{device_id}/limits"),
         ("put", "/v1/devices/{device_id}/tables/{space}"),
         ("get", "/v1/devices/{device_id}/tables/{space}"),
+        ("post", "/v1/devices/{device_id}/tables/{space}/measurements"),
         ("get", "/v1/devices/{device_id}/front"),
         ("post", "/v1/searches"),
         ("post", "/v1/searches:batch"),

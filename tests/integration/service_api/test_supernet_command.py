@@ -47,25 +47,12 @@ def run(settings, shipped, monkeypatch):
     return lambda *arguments: CliRunner().invoke(command, ["supernet", *arguments])
 
 
-@pytest.fixture
-def served(client, monkeypatch):
-    """What the command sends arrives at the test's own service."""
-
-    def request(method: str, url: str, *, content: Any, params: dict[str, str], headers: dict[str, str], timeout: Any):
-        body = content.read() if content is not None else None
-        answer = client.request(method, url.removeprefix(SERVER), content=body, params=params, headers=headers)
-        return httpx.Response(answer.status_code, content=answer.content, request=httpx.Request(method, url))
-
-    monkeypatch.setattr(httpx, "request", request)
-
-
 @pytest.fixture(params=["folder", "server"])
 def place(request: pytest.FixtureRequest) -> list[str]:
     """Where the command works."""
     if request.param == "folder":
         return []
-    request.getfixturevalue("served")
-    return ["--server", f"{SERVER}/"]
+    return ["--server", f"{request.getfixturevalue('served')}/"]
 
 
 def listed(run, place: list[str]) -> dict[str, dict[str, Any]]:

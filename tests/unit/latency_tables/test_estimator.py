@@ -41,6 +41,27 @@ def test_without_calibration_an_estimate_is_the_sum_of_rows(
     assert estimates[0].high_ms == pytest.approx(1.25 * estimates[0].estimated_ms)
 
 
+def test_rows_that_spread_widen_what_nobody_measured(table: LatencyTable, small_space: SearchSpace) -> None:
+    noisy = replace(table, rows={spec: replace(stats, std_ms=stats.value_ms) for spec, stats in table.rows.items()})
+    arch = small_space.largest()
+    calm, wide = (LatencyEstimator(one, small_space).estimate([arch])[0] for one in (table, noisy))
+    assert wide.estimated_ms == calm.estimated_ms
+    assert wide.low_ms < 0.75 * calm.low_ms
+    assert wide.high_ms > 1.3 * calm.high_ms
+    spread = LatencyEstimator(noisy, small_space).row_spread
+    assert 1 / len(blocks_of(small_space, arch)) ** 0.5 < spread < 1, "most where one row is most of the sum"
+
+
+def test_residuals_hold_the_spread_of_rows_already(table: LatencyTable, small_space: SearchSpace) -> None:
+    calibrated = table.with_calibration(Calibration(residuals=tuple(np.linspace(0.9, 1.1, 30))))
+    noisy = replace(
+        calibrated, rows={spec: replace(stats, std_ms=stats.value_ms) for spec, stats in table.rows.items()}
+    )
+    assert LatencyEstimator(noisy, small_space).ratio_at(0.95) == LatencyEstimator(calibrated, small_space).ratio_at(
+        0.95
+    )
+
+
 def test_calibration_adds_call_and_blocks_and_scales_rows(
     table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
 ) -> None:
