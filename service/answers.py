@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from service.questions import BYTES_PER_NUMBER, build_problem
 from supernet.predictors.predictor import Predictor, describe_accuracy
 from supernet.search.evolution import evolve
-from supernet.spaces.costs import blocks_of
+from supernet.spaces.costs import macs_cost, params_cost, peak_memory_cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,14 +113,9 @@ def estimate_latency(estimator: LatencyEstimator, arch: Arch) -> dict[str, Any]:
 
 def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int]:
     """`{macs, params, size_bytes, peak_memory_bytes}` of one arch."""
-    blocks, width = blocks_of(space, arch), BYTES_PER_NUMBER[precision]
-    count = sum(spec.params for spec in blocks)
-    return {
-        "macs": sum(spec.macs for spec in blocks),
-        "params": count,
-        "size_bytes": count * width,
-        "peak_memory_bytes": max(spec.peak_memory_elements for spec in blocks) * width,
-    }
+    rows, width = space.to_rows([arch]), BYTES_PER_NUMBER[precision]
+    macs, params, peak = (int(cost(space)(rows)[0]) for cost in (macs_cost, params_cost, peak_memory_cost))
+    return {"macs": macs, "params": params, "size_bytes": params * width, "peak_memory_bytes": peak * width}
 
 
 def look_up(front: Front, target: Target, question: Question) -> Rows | None:
