@@ -24,6 +24,7 @@ SEARCH_OBJECT = {
         "evaluations",
         "seconds",
         "source",
+        "candidates",
         "versions",
     ),
     "deployment",
@@ -113,8 +114,9 @@ def test_an_impossible_budget_is_told_at_once_with_the_nearest_possible(ask, wit
     assert body["binding"] == "latency_ms"
     assert best["arch"] == limits["archs"]["fastest"]["arch"]
     assert best["arch_id"] == limits["archs"]["fastest"]["arch_id"]
+    # Rows that hardly spread widen the assumed 1.25 a little.
     expected = limits["latency_ms"]["min"] * (1.25 if confidence else 1.0)
-    assert best["latency_ms"] == pytest.approx(expected, rel=1e-6)
+    assert best["latency_ms"] == pytest.approx(expected, rel=1e-4)
     # What was called achievable is achievable.
     assert ask(best["latency_ms"] * (1 + 1e-9), confidence=confidence).status_code == 201
     assert counts()["searches"] == 2
