@@ -42,11 +42,18 @@ class Asked:
 
     Attributes:
         front: As of `find_best`.
+        start: As of `find_best`.
     """
 
     targets: Sequence[Target]
     question: Question
     front: Front | None = None
+    start: Rows | None = None
+
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether nothing is known of its device."""
+        return self.front is None and self.start is None
 
 
 def find_all(predictor: Predictor, asked: Iterable[Asked]) -> Iterator[tuple[Arch, dict[str, Any]] | Exception]:
@@ -65,12 +72,12 @@ def find_all(predictor: Predictor, asked: Iterable[Asked]) -> Iterator[tuple[Arc
     """
     asked = list(asked)
     shared: SharedKnowledge | None = None
-    if sum(one.front is None for one in asked) > _FEW:
+    if sum(one.starts_afresh for one in asked) > _FEW:
         shared = SharedKnowledge(predictor)
     for one in asked:
-        question, start = one.question, None
+        question, start = one.question, one.start
         try:
-            if shared is not None and one.front is None:
+            if shared is not None and one.starts_afresh:
                 question = replace(question, evaluations=min(question.evaluations, _OWN_EVALUATIONS))
                 start = shared.start_for(one.targets)
             arch, found = find_best(predictor, one.targets, question, front=one.front, start=start)

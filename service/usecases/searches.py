@@ -124,13 +124,9 @@ def answer_search(plan: SearchPlan) -> SearchAnswer:
         InvalidRequestError: Budgets or objectives that cannot be asked for together.
         InfeasibleBudgetError: No subnet meets the constraints; latencies in it are at the confidence asked for.
     """
-    front, may_look_up = plan.front, plan.asked.may_look_up
+    asked = _ask(plan)
     arch, found = find_best(
-        plan.supernet.predictor,
-        plan.targets,
-        plan.asked.question,
-        front=front if may_look_up else None,
-        start=None if front is None or may_look_up else front.rows,
+        plan.supernet.predictor, asked.targets, asked.question, front=asked.front, start=asked.start
     )
     return _complete(plan, arch, found)
 
@@ -202,7 +198,11 @@ def record_search(
 
 
 def _ask(plan: SearchPlan) -> Asked:
-    return Asked(plan.targets, plan.asked.question, plan.front if plan.asked.may_look_up else None)
+    """A known front holds the answer, or is what the search starts from."""
+    front = plan.front
+    if front is None or plan.asked.may_look_up:
+        return Asked(plan.targets, plan.asked.question, front=front)
+    return Asked(plan.targets, plan.asked.question, start=front.rows)
 
 
 def _complete(plan: SearchPlan, arch: Arch, found: dict[str, Any]) -> SearchAnswer:

@@ -56,6 +56,14 @@ def test_a_search_whose_front_is_known_is_a_look_up(ask, front, with_table):
     assert (found["source"], found["arch_id"]) == ("front", point["arch_id"])
 
 
+def test_a_batch_starts_from_the_front_as_a_single_search_does(ask, front, with_table):
+    asked = [{"device": "bench-1t", "constraints": {"latency_ms": 1.0}, "evaluations": 500}] * 6
+    items = with_table.post("/v1/searches:batch", json={"searches": asked}).json()["items"]
+    alone = ask(1.0, evaluations=500).json()
+    assert {item["search"]["arch_id"] for item in items} == {alone["arch_id"]}
+    assert {item["search"]["source"] for item in items} == {"evolution"}
+
+
 def test_what_the_front_does_not_know_is_searched(ask, front, problem):
     for constraints in (
         {"latency_ms": 2.0, "macs": 10e6},
