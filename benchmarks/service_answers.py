@@ -106,23 +106,26 @@ def ask_fleet(client: httpx.Client, device: str, *, n_devices: int, rounds: int)
     for number in range(rounds):
         rng = np.random.default_rng(number)
         names = [f"fleet-{number}-{index}" for index in range(n_devices)]
-        searches = []
-        for name in names:
-            other = vary(table, name, rng)
-            checked(client.put(f"/v1/devices/{name}/tables/{SPACE}", json=other.to_dict()))
-            limits = checked(client.get(f"/v1/devices/{name}/limits")).json()["latency_ms"]
-            searches += [
-                {"device": name, "constraints": {"latency_ms": limits["min"] + share * (limits["max"] - limits["min"])}}
-                for share in SHARES
-            ]
-        started = time.perf_counter()
-        answer = checked(client.post("/v1/searches:batch", json={"searches": searches})).json()
-        seconds.append(time.perf_counter() - started)
+        try:
+            searches = [search for name in names for search in register(client, vary(table, name, rng))]
+            started = time.perf_counter()
+            answer = checked(client.post("/v1/searches:batch", json={"searches": searches})).json()
+            seconds.append(time.perf_counter() - started)
+        finally:
+            for name in names:
+                client.delete(f"/v1/devices/{name}")
         if any(item["problem"] for item in answer["items"]):
             raise SystemExit("A search of the fleet had no answer.")
-        for name in names:
-            checked(client.delete(f"/v1/devices/{name}"))
     return seconds
+
+
+def register(client: httpx.Client, table: LatencyTable) -> list[dict[str, Any]]:
+    """Register a device's table; searches over its range."""
+    name = table.device.device_id
+    checked(client.put(f"/v1/devices/{name}/tables/{SPACE}", json=table.to_dict()))
+    limits = checked(client.get(f"/v1/devices/{name}/limits")).json()["latency_ms"]
+    budgets = [limits["min"] + share * (limits["max"] - limits["min"]) for share in SHARES]
+    return [{"device": name, "constraints": {"latency_ms": budget}} for budget in budgets]
 
 
 def vary(table: LatencyTable, device_id: str, rng: np.random.Generator) -> LatencyTable:

@@ -123,7 +123,7 @@ def measure_table_and_networks(
     judged = [bench.network_stats(len(networks) + index) for index in range(len(archs))]
     if not networks:
         return table, judged
-    steady = [index for index in range(len(networks)) if any(map(pace.is_steady, bench.visits["network", index]))]
+    steady = [index for index in range(len(networks)) if bench.was_steady(index)]
     # A network seen only while the machine was busy says nothing of the rows, unless nearly all were.
     used = steady if len(steady) >= max(MIN_NETWORKS, len(networks) // 2) else range(len(networks))
     measured = [bench.network_stats(index).value_ms for index in used]
@@ -158,6 +158,21 @@ def measure_networks(
             table's pace.
         MeasurementError: The measuring process refuses or dies.
     """
+    measured = measure_each(archs, space, threads=threads, plan=plan, seed=seed, report=report, table=table)
+    return [stats for stats, _ in measured]
+
+
+def measure_each(
+    archs: Sequence[Arch],
+    space: SearchSpace,
+    *,
+    threads: int = 1,
+    plan: MeasurePlan = QUICK_PLAN,
+    seed: int = 0,
+    report: Callable[[str], None] | None = None,
+    table: LatencyTable | None = None,
+) -> list[tuple[LatencyStats, bool]]:
+    """As `measure_networks`, each with whether the machine ever had its pace meanwhile: else the latency is crude."""
     if not archs:
         return []
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=np.random.default_rng(seed), report=report)
@@ -166,7 +181,7 @@ def measure_networks(
     bench.run(chains=[], networks=archs)
     if table is not None:
         bench.check_covered("networks were seen at the table's pace, a comparison")
-    return [bench.network_stats(index) for index in range(len(archs))]
+    return [(bench.network_stats(index), bench.was_steady(index)) for index in range(len(archs))]
 
 
 def measure_model(
@@ -333,6 +348,10 @@ class _Bench:
     def network_stats(self, index: int) -> LatencyStats:
         """Latency of a network that was visited."""
         return summarise([(visit, 0) for visit in self.visits["network", index]], self.pace)
+
+    def was_steady(self, index: int) -> bool:
+        """Whether any visit of a network counts."""
+        return any(map(self.pace.is_steady, self.visits["network", index]))
 
     def provenance(self, runtime_version: str) -> dict[str, Any]:
         """What a table says about this measurement."""

@@ -115,10 +115,10 @@ def check_table(table: LatencyTable, space: SearchSpace, *, others: Iterable[Lat
         )
     if copied:
         warnings.append(f"Rows equal those of {list(copied)} to the digit: a copy is no measurement.")
-    if table.calibration is None:
+    if table.calibration is None or not table.calibration.residuals:
         warnings.append(
-            "The table has no calibration: intervals are the default 0.8 to 1.25 of the estimate, wider where rows "
-            "spread."
+            "The table is not calibrated with whole networks: intervals are the default 0.8 to 1.25 of the estimate, "
+            "wider where rows spread."
         )
     with_energy = list(energies_by_resolution(table, space))
     if (table.energy_mj or table.energy_mj_at) and with_energy != complete:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from supernet.spaces.space import SearchSpace
 
 LEVEL = 0.9
+_ROUNDING = 1e-9
+# Of a sum of rows, relative. Beyond it a table says nothing, and larger numbers would end in infinite intervals.
+_MOST_SPREAD = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,9 @@ class LatencyEstimator:
             nearest = min(self.missing, key=lambda resolution: len(self.missing[resolution]))
             raise self._missing_entry(nearest)
         fewest = _fewest_blocks(space)
-        if self.calibration.call_ms + self.calibration.per_block_ms * fewest < 0:
+        least_ms = self.calibration.per_block_ms * fewest
+        # A fit that ends where nothing is left is off by a rounding error.
+        if self.calibration.call_ms + least_ms < -_ROUNDING * least_ms:
             raise TableFormatError(
                 f"The calibration of '{table.device.device_id}' takes {-self.calibration.call_ms:g} ms off every call, "
                 f"more than the {fewest} blocks of the smallest arch add at {self.calibration.per_block_ms:g} ms each. "
@@ -128,9 +133,10 @@ class LatencyEstimator:
         Rows are taken as independent, and more runs do not narrow it: they were timed on the same evening.
         """
         ends = (self.space.largest(), self.space.smallest())
-        return max(
+        spreads = [
             self._spread_of(replace(arch, resolution=resolution)) for arch in ends for resolution in self.resolutions
-        )
+        ]
+        return min(max(spreads), _MOST_SPREAD)
 
     def _spread_of(self, arch: Arch) -> float:
         stats = [self.table.stats_of(spec, resolution=arch.resolution) for spec in blocks_of(self.space, arch)]

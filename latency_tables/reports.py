@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, fsum, log
+from statistics import median
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from latency_tables.agreement import AgreementReport, check_agreement
 from latency_tables.calibration import MIN_NETWORKS, Calibration
@@ -15,18 +18,19 @@ from supernet.errors import InvalidArchError
 from supernet.spaces.arch import Arch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from latency_tables.table import LatencyTable
     from supernet.spaces.space import SearchSpace
 
-# Key of a table's `source`: the networks, the oldest first.
-REPORTED = "reported_networks"
+# Keys of a table's `source`: the networks, the oldest first; and the calibration from before the first of them.
+REPORTED, BEFORE = "reported_networks", "calibration_before_reports"
 # As `recalibrate_table` writes it.
 FITTED = "calibration_networks"
 MAX_REPORTED = 1000
-# Networks of about one size say how far off a table is, not why: several coefficients are not fitted to them.
-LEAST_RANGE = 2.0
+# Networks of about one size say how far off a table is, not why: several coefficients are not fitted to them. Between
+# the second or, of many, the tenth part from either end.
+LEAST_RANGE = 1.5
 # No table is that far off; other units are.
 MOST_OFF = 20.0
 
@@ -37,8 +41,8 @@ class ReportOutcome:
 
     Attributes:
         table: The new one; its `source` holds all reported networks.
-        agreement: Of the table as it was, which had not seen these networks.
-        networks: Reported so far.
+        agreement: Of the table as it was with the networks of this report.
+        networks: Different ones that were reported so far.
         refitted: Whether the calibration was fitted again, to all of them; else it was scaled.
     """
 
@@ -51,11 +55,11 @@ class ReportOutcome:
 def report_networks(
     table: LatencyTable, space: SearchSpace, archs: Sequence[Arch], *, measured_ms: Sequence[float]
 ) -> ReportOutcome:
-    """Add measured networks to a table.
+    """Add measured networks to a table; of a network that is reported again the newest latency counts.
 
-    Once as many were reported as the calibration was fitted to, and their latencies differ enough, it is fitted to them
-    again. Until then it is scaled by how far off it was, each of the networks it was fitted to counting as one that it
-    estimates correctly; and its residuals, where it has any, are joined by those of the reported networks.
+    Once as many different networks are known as the calibration was fitted to, small and large ones, it is fitted to
+    them instead. Until then it is scaled by how far off it is, each of the networks it was fitted to counting as one
+    that it estimates correctly; and its residuals, where it has any, are joined by those of the reported networks.
 
     Args:
         table: Of the device that measured.
@@ -68,52 +72,78 @@ def report_networks(
             off that it is hardly in milliseconds.
         InvalidArchError: An arch lies outside the space.
         MissingEntryError: The table does not cover an arch's resolution.
-        TableFormatError: The table's own list of reported networks cannot be read.
+        TableFormatError: What the table's own `source` says of reports cannot be read.
     """
-    estimator = LatencyEstimator(table, space)
-    agreement = check_agreement(estimator, archs, measured_ms)
-    estimated = [estimate.estimated_ms for estimate in estimator.estimate(archs)]
-    for arch, estimate, measured in zip(archs, estimated, measured_ms, strict=True):
-        if not 1 / MOST_OFF <= measured / estimate <= MOST_OFF:
-            raise InvalidSettingError(
-                f"The arch {arch.arch_id} was reported with {measured:.6g} ms, the table of "
-                f"'{table.device.device_id}' says {estimate:.6g} ms. Report milliseconds per image, of this device; "
-                "if they are right, measure the table again."
-            )
-    known = reported_networks(table, space)
-    networks = [*known, *zip(map(space.canonicalize, archs), measured_ms, strict=True)][-MAX_REPORTED:]
-    every_ms = [measured for _, measured in networks]
-    n_fitted = _networks_of(table)
-    refitted = len(networks) >= max(MIN_NETWORKS, n_fitted) and max(every_ms) / min(every_ms) >= LEAST_RANGE
+    agreement = check_agreement(LatencyEstimator(table, space), archs, measured_ms)
+    known, before = reported_networks(table, space), _before_reports(table)
+    original = LatencyEstimator(before, space)
+    given: dict[Arch, list[float]] = {}
+    for arch, measured in zip(map(space.canonicalize, archs), measured_ms, strict=True):
+        given.setdefault(arch, []).append(measured)
+    reported = {arch: median(latencies) for arch, latencies in given.items()}
+    _validate_units(reported, original)
+    networks = list(({arch: ms for arch, ms in known.items() if arch not in reported} | reported).items())
+    networks = networks[-MAX_REPORTED:]
+    estimated = [estimate.estimated_ms for estimate in original.estimate([arch for arch, _ in networks])]
+    n_fitted = _networks_of(before)
+    refitted = len(networks) >= max(MIN_NETWORKS, n_fitted) and _range_of(estimated) >= LEAST_RANGE
     if refitted:
-        improved = recalibrate_table(table, space, [arch for arch, _ in networks], measured_ms=every_ms)
+        every_ms = [measured for _, measured in networks]
+        improved = recalibrate_table(before, space, [arch for arch, _ in networks], measured_ms=every_ms)
     else:
-        ratios = [measured / estimate for measured, estimate in zip(measured_ms, estimated, strict=True)]
-        scaled = _scale(estimator.calibration, ratios, seen=n_fitted + len(known))
-        improved = table.with_calibration(scaled, **{FITTED: n_fitted})
-    listed = [{"arch": arch.to_dict(), "latency_ms": float(measured)} for arch, measured in networks]
-    improved = improved.with_calibration(improved.calibration, **{REPORTED: listed})
+        ratios = [measured / estimate for (_, measured), estimate in zip(networks, estimated, strict=True)]
+        improved = before.with_calibration(_scale(original.calibration, ratios, seen=n_fitted), **{FITTED: n_fitted})
+    notes = {
+        REPORTED: [{"arch": arch.to_dict(), "latency_ms": float(measured)} for arch, measured in networks],
+        BEFORE: None if before.calibration is None else before.calibration.to_dict() | {"networks": n_fitted},
+    }
+    improved = improved.with_calibration(improved.calibration, **notes)
+    LatencyEstimator(improved, space)  # what cannot be searched is not given out
     return ReportOutcome(improved, agreement, len(networks), refitted)
 
 
-def reported_networks(table: LatencyTable, space: SearchSpace) -> list[tuple[Arch, float]]:
+def reported_networks(table: LatencyTable, space: SearchSpace) -> dict[Arch, float]:
     """The networks that were reported so far, the oldest first, with their latencies in milliseconds.
 
     Raises:
         TableFormatError: They cannot be read: a table may come from anywhere.
     """
-    networks = []
+    networks: dict[Arch, float] = {}
     try:
-        for entry in table.source.get(REPORTED, []):
-            latency_ms = finite_number("latency_ms", entry["latency_ms"])
-            if latency_ms <= 0:
-                raise TableFormatError(f"'latency_ms' must be positive, got {latency_ms}.")
-            networks.append((space.canonicalize(Arch.from_dict(entry["arch"])), latency_ms))
-    except (KeyError, TypeError, InvalidArchError, TableFormatError) as error:
+        for entry in table.source.get(REPORTED, [])[-MAX_REPORTED:]:
+            arch = space.canonicalize(Arch.from_dict(entry["arch"]))
+            networks[arch] = finite_number("latency_ms", entry["latency_ms"])
+        _validate_units(networks, LatencyEstimator(_before_reports(table), space))
+    except (KeyError, TypeError, InvalidArchError, InvalidSettingError, TableFormatError) as error:
         raise TableFormatError(
             f"'{REPORTED}' in the table's source must be a list of objects {{arch, latency_ms}}: {error}"
         ) from error
     return networks
+
+
+def _validate_units(networks: Mapping[Arch, float], estimator: LatencyEstimator) -> None:
+    archs = list(networks)
+    for arch, estimate in zip(archs, estimator.estimate(archs), strict=True):
+        measured = networks[arch]
+        if not estimate.estimated_ms / MOST_OFF <= measured <= MOST_OFF * estimate.estimated_ms:
+            raise InvalidSettingError(
+                f"The arch {arch.arch_id} was reported with {measured:.6g} ms, the table of "
+                f"'{estimator.table.device.device_id}' says {estimate.estimated_ms:.6g} ms. Report milliseconds per "
+                "image, of this device; if they are right, measure the table again."
+            )
+
+
+def _before_reports(table: LatencyTable) -> LatencyTable:
+    """The table with the calibration it had before the first report."""
+    if REPORTED not in table.source:
+        return table
+    noted = table.source.get(BEFORE)
+    if noted is None:
+        return table.with_calibration(None)
+    if not isinstance(noted, dict) or "networks" not in noted:
+        raise TableFormatError(f"'{BEFORE}' in the table's source must be null or a calibration with 'networks'.")
+    fields = {name: value for name, value in noted.items() if name != "networks"}
+    return table.with_calibration(Calibration.from_dict(fields), **{FITTED: noted["networks"]})
 
 
 def _networks_of(table: LatencyTable) -> int:
@@ -122,8 +152,15 @@ def _networks_of(table: LatencyTable) -> int:
         return 0
     n_residuals = len(table.calibration.residuals)
     stated: Any = table.source.get(FITTED)
-    is_stated = isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0
+    is_stated = isinstance(stated, int) and not isinstance(stated, bool) and 0 <= stated <= MAX_REPORTED
     return max(stated if is_stated else n_residuals, min(n_residuals, 1))
+
+
+def _range_of(estimated: Sequence[float]) -> float:
+    """Large over small latency, the outermost left out."""
+    ordered = np.sort(estimated)
+    outermost = max(1, len(ordered) // 10)
+    return float(ordered[-1 - outermost] / ordered[outermost]) if len(ordered) > 2 * outermost else 1.0
 
 
 def _scale(calibration: Calibration, ratios: Sequence[float], *, seen: int) -> Calibration:

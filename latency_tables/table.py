@@ -70,8 +70,8 @@ class LatencyStats:
             raise TableFormatError(
                 f"'{self.statistic}' must be positive and at most {MAX_LATENCY_MS:g} milliseconds, got {self.value_ms}."
             )
-        if finite_number("std", self.std_ms) < 0:
-            raise TableFormatError(f"'std' must not be negative, got {self.std_ms}.")
+        if not 0 <= finite_number("std", self.std_ms) <= MAX_LATENCY_MS:
+            raise TableFormatError(f"'std' lies between 0 and {MAX_LATENCY_MS:g} milliseconds, got {self.std_ms}.")
         if isinstance(self.count, bool) or not isinstance(self.count, int) or not 1 <= self.count <= MAX_COUNT:
             raise TableFormatError(f"'count' must be a whole number from 1 to {MAX_COUNT}, got {shown(self.count)}.")
         if self.statistic not in STATISTICS:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from service.questions import BYTES_PER_NUMBER, build_problem
-from supernet.predictors.predictor import Predictor, describe_accuracy
+from supernet.predictors.predictor import Predictor, describe_accuracies, describe_accuracy
 from supernet.search.evolution import evolve
 from supernet.spaces.costs import macs_cost, params_cost, peak_memory_cost
 
@@ -52,7 +54,7 @@ def find_best(
     """
     started = perf_counter()
     space, measured = predictor.space, None
-    candidates: list[Arch] = []
+    candidates = np.zeros((0, len(space.slots)), np.int16)
     row = None if front is None else look_up(front, targets[0], question)
     if row is not None:
         (arch,), evaluations, budgets = space.from_rows(row), 0, dict(targets[0].budget)
@@ -67,9 +69,9 @@ def find_best(
         arch, evaluations = found.arch, found.evaluations
         if refine is not None:
             arch, measured = refine(space.from_rows(found.candidates))
-        candidates = space.from_rows(found.candidates[: question.candidates])
+        candidates = found.candidates[: question.candidates]
         budgets = {limit.name: limit.maximum for limit in problem.constraints if limit.name.startswith("latency_ms")}
-    latencies = {target.device_id: estimate_latency(target.estimator, arch) for target in targets}
+    latencies = {target.device_id: estimate_latencies(target.estimator, [arch])[0] for target in targets}
     (latency, *others) = latencies.values()
     percents = {name: value for target in targets for name, value in target.budget.items() if name not in budgets}
     return arch, {
@@ -85,30 +87,37 @@ def find_best(
         "evaluations": evaluations,
         "seconds": perf_counter() - started,
         "source": "evolution" if row is None else "front",
-        **({"candidates": [_candidate(predictor, targets, other) for other in candidates]} if candidates else {}),
+        **({"candidates": _describe_candidates(predictor, targets, candidates)} if len(candidates) else {}),
         **({} if measured is None else {"measured": measured}),
     }
 
 
-def _candidate(predictor: Predictor, targets: Sequence[Target], arch: Arch) -> dict[str, Any]:
-    """`{arch, arch_id, accuracy, latencies}`."""
-    return {
-        "arch": arch.to_dict(),
-        "arch_id": arch.arch_id,
-        "accuracy": describe_accuracy(predictor, arch),
-        "latencies": {target.device_id: estimate_latency(target.estimator, arch) for target in targets},
-    }
+def _describe_candidates(predictor: Predictor, targets: Sequence[Target], rows: Rows) -> list[dict[str, Any]]:
+    """`{arch, arch_id, accuracy, latencies}` of each."""
+    archs = predictor.space.from_rows(rows)
+    by_device = {target.device_id: estimate_latencies(target.estimator, archs) for target in targets}
+    return [
+        {
+            "arch": arch.to_dict(),
+            "arch_id": arch.arch_id,
+            "accuracy": accuracy,
+            "latencies": {device_id: latencies[index] for device_id, latencies in by_device.items()},
+        }
+        for index, (arch, accuracy) in enumerate(zip(archs, describe_accuracies(predictor, rows), strict=True))
+    ]
 
 
-def estimate_latency(estimator: LatencyEstimator, arch: Arch) -> dict[str, Any]:
-    """`{estimated, low, high, level}` in milliseconds."""
-    (estimate,) = estimator.estimate([arch])
-    return {
-        "estimated": estimate.estimated_ms,
-        "low": estimate.low_ms,
-        "high": estimate.high_ms,
-        "level": estimate.level,
-    }
+def estimate_latencies(estimator: LatencyEstimator, archs: Sequence[Arch]) -> list[dict[str, Any]]:
+    """`{estimated, low, high, level}` of each, in milliseconds."""
+    return [
+        {
+            "estimated": estimate.estimated_ms,
+            "low": estimate.low_ms,
+            "high": estimate.high_ms,
+            "level": estimate.level,
+        }
+        for estimate in estimator.estimate(archs)
+    ]
 
 
 def sizes_of(space: SearchSpace, arch: Arch, *, precision: str) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -29,13 +30,23 @@ def refine(
     from latency_tables.table import LatencyTable
     from service.commands.remote import call
     from service.commands.tables import space_of_table
+    from service.errors import RemoteError
     from service.refinement import choose, describe_choice, measure_candidates
     from supernet.spaces.arch import Arch
 
+    if not (isfinite(latency_ms) and latency_ms > 0):
+        raise typer.BadParameter(f"--latency-ms is a positive number, got {latency_ms}.")
+    if confidence is not None and not 0 < confidence < 1:
+        raise typer.BadParameter(f"--confidence lies between 0 and 1, got {confidence}.")
     asked: dict[str, Any] = {"device": device, "constraints": {"latency_ms": latency_ms}, "candidates": candidates}
     asked |= {} if supernet is None else {"supernet": supernet}
     asked |= {} if confidence is None else {"confidence": confidence}
     found = call(server, "POST", "/v1/searches", body=asked)
+    if "candidates" not in found:
+        raise RemoteError(
+            f"{server} makes a job of every search (TAILOR_SEARCH_EVALUATIONS is above what it answers at once), so "
+            "there is nothing to time."
+        )
     described = call(server, "GET", f"/v1/supernets/{found['supernet']}")
     tables = f"/v1/devices/{device}/tables/{described['space']}"
     table = LatencyTable.from_dict(call(server, "GET", tables, query={"version": str(found["versions"]["table"])}))

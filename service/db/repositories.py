@@ -138,9 +138,9 @@ def list_supernet_spaces(session: Session) -> list[str]:
 # ---------------------------------------------------------------------------- devices and tables
 
 
-def find_device(session: Session, device_id: str) -> Device | None:
-    """One device, or None."""
-    return session.get(Device, device_id)
+def find_device(session: Session, device_id: str, *, lock: bool = False) -> Device | None:
+    """One device, or None. With `lock` nobody else who asks for it so gets it until the transaction ends."""
+    return session.get(Device, device_id, with_for_update=lock or None)
 
 
 def list_devices(session: Session, page: PageRequest) -> Page[Device]:

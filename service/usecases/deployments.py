@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from service.answers import estimate_latency
+from service.answers import estimate_latencies
 from service.db import repositories
 from service.db.models import Deployment
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -135,7 +135,7 @@ def plan_from_arch(
     table, latency = None, None
     if device_id is not None:
         table, estimator = find_estimator(session, catalog, device_id, supernet=supernet)
-        latency = estimate_latency(estimator, arch)
+        (latency,) = estimate_latencies(estimator, [arch])
     validate_deployable(supernet)
     return DeploymentPlan(
         supernet,

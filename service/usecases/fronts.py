@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from service.answers import estimate_latencies
 from service.db import repositories
 from service.db.models import Front as FrontRow
 from service.jobs.states import FINISHED, FrontPayload, JobKind, JobState
@@ -98,21 +99,11 @@ def _show(
     front_id: str, front: Front, supernet: LoadedSupernet, table: TableRef, estimator: LatencyEstimator
 ) -> dict[str, Any]:
     archs = supernet.space.from_rows(front.rows)
+    latencies = estimate_latencies(estimator, archs)
+    accuracies = describe_accuracies(supernet.predictor, front.rows)
     points = [
-        {
-            "arch": arch.to_dict(),
-            "arch_id": arch.arch_id,
-            "latency_ms": {
-                "estimated": estimate.estimated_ms,
-                "low": estimate.low_ms,
-                "high": estimate.high_ms,
-                "level": estimate.level,
-            },
-            "accuracy": accuracy,
-        }
-        for arch, estimate, accuracy in zip(
-            archs, estimator.estimate(archs), describe_accuracies(supernet.predictor, front.rows), strict=True
-        )
+        {"arch": arch.to_dict(), "arch_id": arch.arch_id, "latency_ms": latency, "accuracy": accuracy}
+        for arch, latency, accuracy in zip(archs, latencies, accuracies, strict=True)
     ]
     return {
         "id": front_id,

@@ -10,15 +10,16 @@ from latency_tables.errors import TableFormatError
 from latency_tables.reports import ReportOutcome, report_networks
 from latency_tables.table import LatencyTable
 from service.db import repositories
+from service.db.engine import session_scope
 from service.db.models import LatencyTableVersion
 from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.usecases.devices import get_device, register_device
 from service.usecases.supernets import get_space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, sessionmaker
 
     from latency_tables.estimator import LatencyEstimator
     from service.db.repositories import TableRef
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Tables of other devices that a new one is compared with.
 _MAX_COMPARED = 20
+# Of a report, while others store theirs.
+_ATTEMPTS = 2
 
 
 def check_registration(session: Session, table: LatencyTable, *, device_id: str, space: str) -> TableReport:
@@ -79,17 +82,7 @@ def register_table(session: Session, table: LatencyTable, *, shipped: bool = Fal
     newest = repositories.find_table(session, device.device_id, space=table.space)
     if newest is not None and newest.document_sha256 == table.fingerprint:
         return newest, False
-    row = LatencyTableVersion(
-        device_id=device.device_id,
-        space=table.space,
-        version=1 if newest is None else newest.version + 1,
-        document=table.to_dict(),
-        document_sha256=table.fingerprint,
-        shipped=shipped,
-    )
-    repositories.insert(session, row)
-    ref = repositories.TableRef(row.device_id, row.space, row.version, row.document_sha256, row.created_at, row.shipped)
-    return ref, True
+    return _insert_version(session, table, after=newest, shipped=shipped), True
 
 
 def get_table(session: Session, device_id: str, space: str, *, version: int | None) -> tuple[TableRef, LatencyTable]:
@@ -119,26 +112,67 @@ def load_version(
 
 
 def report_measurements(
-    session: Session, device_id: str, space: str, measured: Sequence[tuple[Arch, float]]
+    sessions: sessionmaker[Session], device_id: str, space: str, measured: Sequence[tuple[Arch, float]]
 ) -> tuple[TableRef, ReportOutcome]:
     """Recalibrate the newest version of a table by networks its device measured, and store the result as a new one.
 
+    Fitting takes a while, so no transaction is held meanwhile; it starts over where another version was stored by then.
+
     Args:
-        session: A writing transaction.
+        sessions: Of the database.
         device_id: Of the device.
         space: Name of the table's space.
         measured: Archs with their latencies in milliseconds.
 
     Raises:
         NotFoundError: `unknown_device`, `unknown_space` or `unknown_table`.
+        ConflictError: Another table was registered at the same moment.
         LatencyError: As `report_networks`; nothing is stored.
         InvalidArchError: An arch lies outside the space.
     """
-    _, table = get_table(session, device_id, space, version=None)
     archs, measured_ms = zip(*measured, strict=True)
-    outcome = report_networks(table, space_of(table, get_space(session, space)), archs, measured_ms=measured_ms)
-    stored, _ = register_table(session, outcome.table)
-    return stored, outcome
+
+    def improve(session: Session) -> Callable[[], tuple[TableRef, ReportOutcome]]:
+        newest, table = get_table(session, device_id, space, version=None)
+        known_space = space_of(table, get_space(session, space))
+        return lambda: (newest, report_networks(table, known_space, archs, measured_ms=measured_ms))
+
+    for _ in range(_ATTEMPTS):
+        with session_scope(sessions, write=False) as session:
+            compute = improve(session)
+        newest, outcome = compute()
+        with session_scope(sessions) as session:
+            repositories.find_device(session, device_id, lock=True)
+            if repositories.find_table(session, device_id, space=space) == newest:
+                return _store_outcome(session, newest, outcome), outcome
+    # Many report at once: this one has the table to itself now.
+    with session_scope(sessions) as session:
+        repositories.find_device(session, device_id, lock=True)
+        newest, outcome = improve(session)()
+        return _store_outcome(session, newest, outcome), outcome
+
+
+def _store_outcome(session: Session, newest: TableRef, outcome: ReportOutcome) -> TableRef:
+    """The version that holds a report: a new one, unless it said nothing new."""
+    is_known = outcome.table.fingerprint == newest.document_sha256
+    return newest if is_known else _insert_version(session, outcome.table, after=newest)
+
+
+def _insert_version(
+    session: Session, table: LatencyTable, *, after: TableRef | None, shipped: bool = False
+) -> TableRef:
+    row = LatencyTableVersion(
+        device_id=table.device.device_id,
+        space=table.space,
+        version=1 if after is None else after.version + 1,
+        document=table.to_dict(),
+        document_sha256=table.fingerprint,
+        shipped=shipped,
+    )
+    repositories.insert(session, row)
+    return repositories.TableRef(
+        row.device_id, row.space, row.version, row.document_sha256, row.created_at, row.shipped
+    )
 
 
 def find_estimator(

@@ -17,7 +17,7 @@ MAX_ENERGY_MJ = 1e9
 MAX_COUNT = 10**15
 MAX_DEVICES = 16
 MAX_SEARCHES = 500
-MAX_CANDIDATES = 50
+MAX_CANDIDATES, MAX_CANDIDATES_OF_BATCH = 50, 1000
 # More are a job.
 MAX_EVALUATIONS_AT_ONCE = 200_000
 MAX_EVALUATIONS = 50_000_000
@@ -126,12 +126,18 @@ class BatchRequest(RequestModel):
     searches: list[SearchRequest] = Field(min_length=1, max_length=MAX_SEARCHES)
 
     @model_validator(mode="after")
-    def _none_is_a_job(self) -> Self:
+    def _is_soon_done(self) -> Self:
         if any((search.evaluations or 0) > MAX_EVALUATIONS_AT_ONCE for search in self.searches):
             raise PydanticCustomError(
                 "too_many",
                 "a search of a batch looks at {most} archs at most; POST larger ones alone",
                 {"most": MAX_EVALUATIONS_AT_ONCE},
+            )
+        if sum(search.candidates for search in self.searches) > MAX_CANDIDATES_OF_BATCH:
+            raise PydanticCustomError(
+                "too_many",
+                "the searches of a batch name {most} candidates at most; POST some of them alone",
+                {"most": MAX_CANDIDATES_OF_BATCH},
             )
         return self
 

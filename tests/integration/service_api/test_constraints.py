@@ -227,3 +227,5 @@ def test_a_search_of_very_many_evaluations_is_a_job(ask, with_table, second, wor
     problem(ask(evaluations=200_001, deploy=True), 422, "invalid_request")
     many = {"searches": [{"device": "bench-1t", "constraints": {"latency_ms": 1}, "evaluations": 200_001}]}
     problem(with_table.post("/v1/searches:batch", json=many), 422, "invalid_request")
+    named = {"searches": [{"device": "bench-1t", "candidates": 50}] * 21}
+    problem(with_table.post("/v1/searches:batch", json=named), 422, "invalid_request")

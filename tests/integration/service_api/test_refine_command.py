@@ -71,9 +71,10 @@ def test_what_the_service_refuses_is_told_and_nothing_is_reported(run, client):
     for arguments, told in (
         (("--latency-ms", "1e-5"), "answered 409"),
         (("--latency-ms", "1", "--supernet", "nobody"), "nobody"),
-        (("--latency-ms", "1", "--confidence", "2"), "confidence"),
     ):
         done = run(*arguments)
         assert isinstance(done.exception, RemoteError)
         assert told in str(done.exception)
+    for arguments in (("--latency-ms", "nan"), ("--latency-ms", "0"), ("--latency-ms", "1", "--confidence", "1")):
+        assert run(*arguments).exit_code == 2
     assert client.get("/v1/devices/here").json()["tables"][0]["version"] == 1

@@ -52,6 +52,12 @@ def test_rows_that_spread_widen_what_nobody_measured(table: LatencyTable, small_
     assert 1 / len(blocks_of(small_space, arch)) ** 0.5 < spread < 1, "most where one row is most of the sum"
 
 
+def test_a_spread_of_other_units_does_not_end_in_infinity(table: LatencyTable, small_space: SearchSpace) -> None:
+    wrong = replace(table, rows={spec: replace(stats, std_ms=1e6) for spec, stats in table.rows.items()})
+    (estimate,) = LatencyEstimator(wrong, small_space).estimate([small_space.largest()], level=0.999)
+    assert 0 < estimate.low_ms < estimate.estimated_ms < estimate.high_ms < 1e3 * estimate.estimated_ms
+
+
 def test_residuals_hold_the_spread_of_rows_already(table: LatencyTable, small_space: SearchSpace) -> None:
     calibrated = table.with_calibration(Calibration(residuals=tuple(np.linspace(0.9, 1.1, 30))))
     noisy = replace(

@@ -12,16 +12,19 @@ import pytest
 from latency_tables.calibration import Calibration
 from latency_tables.errors import InvalidSettingError, MissingEntryError, TableFormatError
 from latency_tables.estimator import LatencyEstimator, recalibrate_table
-from latency_tables.reports import MAX_REPORTED, REPORTED, report_networks, reported_networks
+from latency_tables.reports import BEFORE, REPORTED, report_networks, reported_networks
 from latency_tables.table import LatencyTable, parse_table
 from supernet.errors import InvalidArchError
 from supernet.spaces.arch import Arch
+from supernet.spaces.costs import blocks_of
 from supernet.spaces.space import SearchSpace
 
 
 @pytest.fixture
 def archs(small_space: SearchSpace, rng: np.random.Generator) -> list[Arch]:
-    return [small_space.largest(), small_space.smallest(), *(small_space.sample(rng) for _ in range(18))]
+    """Twenty different ones."""
+    ends = (small_space.largest(), small_space.smallest())
+    return list(dict.fromkeys([*ends, *(small_space.sample(rng) for _ in range(200))]))[:20]
 
 
 @pytest.fixture
@@ -91,16 +94,36 @@ def test_as_many_networks_as_the_calibration_saw_refit_it(
 
 
 def test_networks_of_one_size_are_not_fitted_several_coefficients(
-    table: LatencyTable, small_space: SearchSpace
+    table: LatencyTable, small_space: SearchSpace, rng: np.random.Generator
 ) -> None:
-    arch = small_space.largest()
-    (ms,) = estimated(table, small_space, [arch])
-    outcome = report_networks(table, small_space, [arch] * 12, measured_ms=[1.2 * ms] * 12)
+    every = list(dict.fromkeys(small_space.sample(rng) for _ in range(500)))
+    latencies = dict(zip(every, estimated(table, small_space, every), strict=True))
+    middle = float(np.median(list(latencies.values())))
+    alike = [arch for arch, ms in latencies.items() if middle / 1.2 < ms < 1.2 * middle]
+    # One at either end makes no range.
+    chosen = [min(latencies, key=latencies.__getitem__), *alike, max(latencies, key=latencies.__getitem__)]
+    assert len(chosen) >= 6
+    measured = [1.2 * ms for ms in estimated(table, small_space, chosen)]
+    outcome = report_networks(table, small_space, chosen, measured_ms=measured)
     assert not outcome.refitted
-    small = [small_space.smallest()]
-    assert estimated(outcome.table, small_space, small) == pytest.approx(
-        [1.2 * estimated(table, small_space, small)[0]]
-    )
+    assert estimated(outcome.table, small_space, chosen) == pytest.approx(measured)
+
+
+def test_of_a_network_reported_again_the_newest_latency_counts(
+    calibrated: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    before = estimated(calibrated, small_space, archs)
+    measured = [1.1 * before[0], 1.2 * before[1]]
+    once = report_networks(calibrated, small_space, archs[:2], measured_ms=measured)
+    old = report_networks(calibrated, small_space, archs[1:2], measured_ms=[1.5 * before[1]]).table
+    again = report_networks(old, small_space, archs[:2], measured_ms=measured)
+    assert again.networks == 2
+    assert again.table == once.table
+    assert report_networks(once.table, small_space, archs[:2], measured_ms=measured).table == once.table, "idempotent"
+    many = report_networks(calibrated, small_space, archs[1:2] * 300, measured_ms=[1.2 * before[1]] * 300)
+    assert many.networks == 1
+    assert many.table.calibration is not None
+    assert len(many.table.calibration.residuals) == 21, "three hundred runs of one network are one network"
 
 
 def test_what_was_reported_travels_with_the_table(
@@ -109,16 +132,33 @@ def test_what_was_reported_travels_with_the_table(
     measured = estimated(table, small_space, archs)
     reported = report_networks(table, small_space, archs, measured_ms=measured).table
     for text in (reported.to_json(), reported.to_csv()):
-        assert reported_networks(parse_table(text), small_space) == list(
+        assert list(reported_networks(parse_table(text), small_space).items()) == list(
             zip(map(small_space.canonicalize, archs), measured, strict=True)
         )
 
 
-def test_only_the_newest_networks_are_kept(table: LatencyTable, small_space: SearchSpace) -> None:
-    arch = small_space.smallest()
-    (ms,) = estimated(table, small_space, [arch])
-    outcome = report_networks(table, small_space, [arch] * (MAX_REPORTED + 5), measured_ms=[ms] * (MAX_REPORTED + 5))
-    assert outcome.networks == MAX_REPORTED
+def test_only_the_newest_networks_are_kept(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latency_tables.reports.MAX_REPORTED", 5)
+    measured = estimated(table, small_space, archs)
+    first = report_networks(table, small_space, archs[:8], measured_ms=measured[:8])
+    assert list(reported_networks(first.table, small_space)) == archs[3:8]
+    second = report_networks(first.table, small_space, [archs[3], archs[9]], measured_ms=[measured[3], measured[9]])
+    assert list(reported_networks(second.table, small_space)) == [*archs[5:8], archs[3], archs[9]]
+
+
+def test_a_calibration_at_its_bound_survives_any_scale(
+    table: LatencyTable, small_space: SearchSpace, archs: list[Arch]
+) -> None:
+    # The smallest networks cost their rows alone, which is where a fit may end.
+    per_block = 0.02138
+    fewest = min(len(blocks_of(small_space, arch)) for arch in archs)
+    bound = table.with_calibration(Calibration(-per_block * fewest, per_block, 1.0, (0.9, 1.0, 1.1)))
+    (ms,) = estimated(bound, small_space, archs[:1])
+    for ratio in np.linspace(0.8, 1.295, 100):
+        outcome = report_networks(bound, small_space, archs[:1], measured_ms=[ratio * ms])
+        assert np.isfinite(estimated(outcome.table, small_space, archs)).all()
 
 
 @pytest.mark.parametrize(
@@ -168,11 +208,21 @@ def test_a_list_nobody_can_read_is_refused(table: LatencyTable, small_space: Sea
         report_networks(foreign, small_space, [small_space.largest()], measured_ms=[1.0])
 
 
+@pytest.mark.parametrize("noted", [5, {}, {"networks": 3}, {"networks": 3, "slope": "fast"}])
+def test_a_calibration_of_before_that_nobody_can_read_is_refused(
+    table: LatencyTable, small_space: SearchSpace, noted: Any
+) -> None:
+    foreign = table.with_calibration(None, **{REPORTED: [], BEFORE: noted})
+    with pytest.raises(TableFormatError):
+        report_networks(foreign, small_space, [small_space.largest()], measured_ms=[1.0])
+
+
+@pytest.mark.parametrize("stated", ["many", 10**400, -3, True, None])
 def test_a_calibration_that_does_not_say_what_it_saw_counts_its_residuals(
-    table: LatencyTable, small_space: SearchSpace
+    table: LatencyTable, small_space: SearchSpace, stated: Any
 ) -> None:
     arch = small_space.largest()
-    foreign = table.with_calibration(Calibration(residuals=(0.9, 1.0, 1.1)), calibration_networks="many")
+    foreign = table.with_calibration(Calibration(residuals=(0.9, 1.0, 1.1)), calibration_networks=stated)
     (ms,) = estimated(foreign, small_space, [arch])
     outcome = report_networks(foreign, small_space, [arch], measured_ms=[1.2 * ms])
     assert estimated(outcome.table, small_space, [arch]) == pytest.approx([ms * 1.2 ** (1 / 4)])
