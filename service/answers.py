@@ -76,7 +76,7 @@ def find_best(
     percents = {name: value for target in targets for name, value in target.budget.items() if name not in budgets}
     return arch, {
         "constraints": {**(percents if not others else {}), **budgets, **question.constraints},
-        "objective": question.minimised or "accuracy",
+        "objective": question.minimised(len(targets)) or "accuracy",
         "arch": arch.to_dict(),
         "arch_id": arch.arch_id,
         "accuracy": describe_accuracy(predictor, arch),
@@ -136,10 +136,10 @@ def look_up(front: Front, target: Target, question: Question) -> Rows | None:
     if set(target.budget) - {"latency_ms"}:
         return None
     ratio = 1.0 if question.confidence is None else target.estimator.ratio_at(question.confidence)
-    if question.minimised is None and budget is not None:
+    if question.minimised() is None and budget is not None:
         index = front.most_accurate(budget / ratio)
         found = index is not None and (least is None or front.accuracies[index] >= least)
-    elif question.minimised == "latency_ms" and least is not None:
+    elif question.minimised() == "latency_ms" and least is not None:
         index = front.cheapest(least)
         found = index is not None and (budget is None or front.costs[index] * ratio <= budget)
     else:

@@ -49,7 +49,8 @@ class Question:
     Attributes:
         constraints: Upper limits by name: `energy_mj`, `macs`, `params`, `size_bytes`, `peak_memory_bytes`; and
             `accuracy_min`, a fraction.
-        objective: One of `OBJECTIVES`; None for the latency where `accuracy_min` is given, else the accuracy.
+        objective: One of `OBJECTIVES`; None for the latency of one device where `accuracy_min` is given, else the
+            accuracy.
         confidence: Quantile of the latency that is held to the budget; None for the estimate itself.
         precision: Decides the bytes per number.
         evaluations: Upper limit of the archs to look at.
@@ -67,10 +68,13 @@ class Question:
     resolutions: tuple[int, ...] | None = None
     candidates: int = 0
 
-    @property
-    def minimised(self) -> str | None:
-        """Name of the cost that is minimised; None where the accuracy is maximised."""
-        wanted = self.objective or ("latency_ms" if "accuracy_min" in self.constraints else ACCURACY)
+    def minimised(self, n_devices: int = 1) -> str | None:
+        """Name of the cost that is minimised; None where the accuracy is maximised.
+
+        Without an objective a least accuracy asks for the fastest subnet, if there is one device that it is fast on.
+        """
+        fastest = "latency_ms" if "accuracy_min" in self.constraints and n_devices == 1 else ACCURACY
+        wanted = self.objective or fastest
         return None if wanted == ACCURACY else wanted
 
 
@@ -114,13 +118,17 @@ def build_problem(predictor: Predictor, targets: Sequence[Target], question: Que
             f"Resolutions {unknown} cannot be searched; space, table and predictor all know {list(known)}."
         )
     resolutions = question.resolutions or known
+    minimised = question.minimised(len(targets))
+    if "energy_mj" in (*question.constraints, minimised):
+        # A share of the range is one of what can be searched.
+        at = targets[0].estimator.energy_resolutions
+        resolutions = tuple(resolution for resolution in resolutions if resolution in at) or resolutions
     limits = [limit for target in targets for limit in _latency_limits(target, targets, question, resolutions)]
     limits += [
         Constraint(name, _cost_of(name, space, targets, question), limit)
         for name, limit in question.constraints.items()
         if name != "accuracy_min"
     ]
-    minimised = question.minimised
     return SearchProblem(
         space=space,
         accuracy=predictor.predict,

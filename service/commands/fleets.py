@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,10 +35,7 @@ def fleet(
 
         supernet = "cifar_mbv3"
         confidence = 0.95
-
-        [[devices]]
-        table = "tables/rpi5.json"
-        latency_ms = [5, 10]
+        devices = [{table = "tables/rpi5.json", latency_ms = [5, 10]}]
 
     Tables lie relative to the file. `latency_percent` takes shares of the device's range instead; `constraints`,
     `precision`, `evaluations` and `seed` are those of `tailor search`.
@@ -51,6 +49,8 @@ def fleet(
     supernet = content.get("supernet")
     if supernet is not None and (plan.parent / supernet).is_dir():
         supernet = str(plan.parent / supernet)
+    if out is not None and content.get("precision", "fp32") != "fp32":
+        raise typer.BadParameter("--out makes deployments in fp32; the file asks for sizes at another 'precision'.")
     if out is not None and supernet is None:
         raise typer.BadParameter("--out makes deployments, which need a 'supernet'; the file names a predictor only.")
     name, predictor = open_predictor(supernet, content.get("space"), predictor_path)
@@ -132,31 +132,43 @@ def _questions(plan: Path, content: dict[str, Any], predictor: Predictor) -> lis
         estimator = LatencyEstimator(table, predictor.space)
         name = "latency_ms" if "latency_ms" in device else "latency_percent"
         budgets = device[name] if isinstance(device[name], list) else [device[name]]
+        if not budgets:
+            raise InvalidRequestError(f"'{device['table']}': '{name}' holds no number; give one budget or more.")
         for budget in budgets:
             if isinstance(budget, bool) or not isinstance(budget, int | float):
                 raise InvalidRequestError(f"'{device['table']}': '{name}' holds numbers, got {budget!r}.")
+            if name == "latency_percent" and not 0 <= budget <= 100:
+                raise InvalidRequestError(f"'{device['table']}': '{name}' lies between 0 and 100, got {budget!r}.")
             asked.append(Asked([Target(table.device.device_id, estimator, {name: float(budget)})], question))
     return asked
 
 
 def _deploy(supernet: str, answers: list[dict[str, Any]], out: Path) -> None:
-    """One deployment per distinct arch and device: `OUT/DEVICE/ARCH_ID`."""
+    """One deployment per distinct arch and device: `OUT/DEVICE/ARCH_ID`; one that is there and still holds stays."""
+    from supernet.bundle import open_bundle
     from supernet.deployment import build_deployment
     from supernet.spaces.arch import Arch
 
+    weights = open_bundle(supernet).manifest.parts["weights"]["sha256"]
     for answer in answers:
         if "error" in answer:
             continue
         folder = out / answer["device"] / answer["arch_id"]
         answer["deployment"] = str(folder)
-        if not (folder / "manifest.json").exists():
-            build_deployment(
-                supernet,
-                Arch.from_dict(answer["arch"]),
-                folder,
-                latency=answer["latency_ms"] | {"device": answer["device"]},
-            )
+        table = {"device": answer["device"], "table_version": answer["versions"]["table_sha256"]}
+        if not _is_made_from(folder / "manifest.json", weights, table):
+            build_deployment(supernet, Arch.from_dict(answer["arch"]), folder, latency=answer["latency_ms"] | table)
             note(f"Wrote {folder}.")
+
+
+def _is_made_from(manifest: Path, weights_sha256: str, table: dict[str, str]) -> bool:
+    """Whether a deployment is there, of these weights and with the latency of this table."""
+    try:
+        found = json.loads(manifest.read_text())
+        latency = found["latency_ms"]
+        return found["supernet"]["weights_sha256"] == weights_sha256 and table == {key: latency[key] for key in table}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _print(answers: list[dict[str, Any]]) -> None:

@@ -85,6 +85,8 @@ def search(
         Target(loaded.table.device.device_id, loaded, budget)
         for loaded, budget in zip((_open_table(path, chosen) for path in table), budgets, strict=True)
     ]
+    if len({target.device_id for target in targets}) < len(targets):
+        raise typer.BadParameter(f"Each --table is of another device, got {[target.device_id for target in targets]}.")
     given = {
         "energy_mj": energy_mj,
         "macs": macs,

@@ -58,7 +58,7 @@ def evolve(
     anchor = find_anchor(problem, rng)
     trials = Trials(problem, evaluations, anchor)
     if start is not None:
-        trials.add(_nearest(problem, start)[: evaluations // 2])
+        trials.add(_nearest(problem, start, evaluations // 2))
     generations = _GENERATIONS if start is None else _WARM_GENERATIONS
     size = int(np.clip(evaluations // generations, _SMALLEST, _LARGEST))
     trials.add(problem.within(neighbours(problem, anchor))[:size])
@@ -81,11 +81,15 @@ def evolve(
     return trials.result(generations=generations, seconds=perf_counter() - started)
 
 
-def _nearest(problem: SearchProblem, rows: Rows) -> Rows:
-    """Those that keep all budgets, the ones that use them up first; with an objective the dearest first."""
+def _nearest(problem: SearchProblem, rows: Rows, most: int) -> Rows:
+    """So many of those that keep all budgets: the ones that use them up first; with an objective evenly over it."""
     rows = problem.within(rows[np.isin(rows[:, 0], problem.resolution_indices)])
     nearest: Rows = rows[np.argsort(-problem.places(rows), kind="stable")]
-    return nearest
+    if problem.objective is None or len(nearest) <= most:
+        return nearest[:most]
+    # Nobody knows yet where on it the least accuracy lies.
+    drawn: Rows = nearest[np.linspace(0, len(nearest) - 1, most).astype(int)]
+    return drawn
 
 
 def breed(

@@ -147,11 +147,11 @@ class Trials:
         return rows
 
     def _note_best(self, rows: Rows, places: Values, accuracies: Values) -> None:
-        """Of equally good archs the first one stays."""
+        """Of equally accurate archs the cheapest counts, of equally good ones the first."""
         if not len(rows):
             return
         if self.problem.objective is None:
-            ranks = [accuracies]
+            ranks = [accuracies, -places]
         else:
             # First up to the least accuracy, then down with the objective.
             ranks = [np.minimum(accuracies, self.problem.accuracy_min or -inf), -places, accuracies]

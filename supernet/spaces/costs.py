@@ -179,8 +179,9 @@ class AdditiveCost(BlockCost):
         return cost
 
     def _total(self, costs: Values) -> Values:
-        total: Values = costs.sum(axis=0) + self.fixed
-        return total
+        # numpy adds a single column up in another order: an arch has to cost the same alone and among others.
+        total: Values = costs.sum(axis=0) if costs.shape[1] > 1 else np.add.accumulate(costs)[-1]
+        return total + self.fixed
 
 
 class PeakCost(BlockCost):

@@ -10,6 +10,7 @@ import pytest
 
 from supernet.errors import InfeasibleBudgetError
 from supernet.search.evolution import evolve
+from supernet.search.front import trace_front
 from supernet.search.limits import cheapest_arch
 from supernet.search.problem import Constraint, Objective, SearchProblem, SearchResult
 from supernet.search.random_search import search_randomly
@@ -210,6 +211,18 @@ def test_a_search_is_never_worse_than_what_it_starts_from() -> None:
     problem = problem_at(SPACE, 0.3)
     good = SPACE.to_rows([evolve(problem, evaluations=3000, seed=4).arch])
     assert evolve(problem, evaluations=30, seed=1, start=good).accuracy >= problem.accuracy(good)[0]
+
+
+def test_the_cheapest_start_that_is_accurate_enough_is_not_lost() -> None:
+    """With few evaluations and a start of many archs, most of them dearer than the answer."""
+    problem = SearchProblem(SPACE, rugged(SPACE), objective=Objective("macs", macs_cost(SPACE)))
+    front = trace_front(problem, Objective("macs", macs_cost(SPACE)), evaluations=20_000)
+    accuracies = problem.accuracy(front.rows)
+    for quantile in (0.1, 0.3, 0.6):
+        least = float(np.quantile(accuracies, quantile))
+        known = float(front.costs[accuracies >= least].min())
+        found = evolve(replace(problem, accuracy_min=least), evaluations=600, start=front.rows)
+        assert found.costs["macs"] <= known * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.4])

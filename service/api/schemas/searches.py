@@ -45,7 +45,8 @@ class Constraints(RequestModel):
         None, description="Bytes of the activations that are alive at once, at the precision asked for."
     )
     accuracy_min: Annotated[Real, Field(gt=0, lt=1)] | None = Field(
-        None, description="Least predicted accuracy, a fraction; the fastest subnet that has it is the answer."
+        None,
+        description="Least predicted accuracy, a fraction; of one device the fastest subnet that has it is the answer.",
     )
 
     @model_validator(mode="after")
@@ -86,8 +87,8 @@ class SearchRequest(RequestModel):
     constraints: Constraints = Field(default_factory=lambda: Constraints.model_validate({}))
     objective: Literal["accuracy", "latency_ms", "energy_mj", "macs", "params", "size_bytes"] | None = Field(
         None,
-        description="`accuracy` is maximised, anything else minimised. Where absent: the latency with `accuracy_min`, "
-        "else the accuracy.",
+        description="`accuracy` is maximised, anything else minimised. Where absent: the latency, of one device with "
+        "`accuracy_min`, else the accuracy.",
     )
     confidence: Annotated[Real, Field(gt=0, lt=1)] | None = Field(
         None,

@@ -178,6 +178,17 @@ def test_a_fleet_has_one_answer_per_device_and_budget(tables: Path, tmp_path: Pa
     assert answers[0]["arch_id"] in shown
 
 
+def test_the_example_of_the_help_is_a_fleet(tables: Path, tmp_path: Path) -> None:
+    shown = run("fleet", "--help").stdout
+    lines = [line.strip() for line in shown.splitlines()]
+    example = "\n".join(line for line in lines if " = " in line and not line.startswith("│"))
+    path = tmp_path / "fleet.toml"
+    path.write_text(example.replace("tables/rpi5.json", str(tables / "plain.json")))
+    done = run("fleet", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 2
+
+
 def test_a_fleet_says_what_is_impossible_and_answers_the_rest(tables: Path, tmp_path: Path) -> None:
     done = run("fleet", str(write_fleet(tmp_path, tables, budget="[0.001, 2]")), "--json")
     assert done.returncode == 1
@@ -206,6 +217,22 @@ def test_a_wrong_fleet_file_is_one_line(tables: Path, tmp_path: Path, more: str,
     assert done.returncode == 1
     assert hint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("budget", "hint"),
+    [
+        ("latency_percent = [50, 101]", "between 0 and 100"),
+        ("latency_percent = -1", "between 0 and 100"),
+        ("latency_ms = []", "holds no number"),
+    ],
+)
+def test_budgets_no_device_has_are_refused(tables: Path, tmp_path: Path, budget: str, hint: str) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(f'supernet = "cifar_mbv3"\n[[devices]]\ntable = "{tables / "plain.json"}"\n{budget}\n')
+    done = run("fleet", str(path))
+    assert done.returncode == 1
+    assert hint in done.stderr
 
 
 def test_a_fleet_without_devices_or_budgets_is_refused(tmp_path: Path) -> None:

@@ -58,6 +58,16 @@ def test_blocks_that_do_not_run_have_no_peak(tiny_width: SearchSpace) -> None:
     assert cost.of([tiny_width.smallest(), tiny_width.largest()]).tolist() == [-2.0, 1.0]
 
 
+def test_an_arch_costs_the_same_alone_and_among_others(cifar: SearchSpace, rng: np.random.Generator) -> None:
+    prices = rng.random(10**4)
+    cost = AdditiveCost(cifar, lambda spec: float(prices[spec.macs % len(prices)]))
+    rows = cifar.sample_rows(rng, 300)
+    together = cost(rows)
+    for n_rows in (1, 2, 3, 7, 100):
+        assert np.array_equal(cost(rows[:n_rows]), together[:n_rows])
+    assert [cost(row[None])[0] for row in rows] == together.tolist()
+
+
 def test_a_scaled_cost_leaves_the_first_as_it_was(tiny_width: SearchSpace) -> None:
     archs = [tiny_width.smallest(), tiny_width.largest()]
     for cost in (AdditiveCost(tiny_width, lambda spec: spec.in_size, fixed=0.5), PeakCost(tiny_width, lambda _: 3.0)):
