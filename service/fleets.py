@@ -43,24 +43,26 @@ class Asked:
     Attributes:
         front: As of `find_best`.
         start: As of `find_best`.
+        is_alone: Whether it looks at as many archs as it names, and shares nothing.
     """
 
     targets: Sequence[Target]
     question: Question
     front: Front | None = None
     start: Rows | None = None
+    is_alone: bool = False
 
     @property
     def starts_afresh(self) -> bool:
-        """Whether nothing is known of its device."""
-        return self.front is None and self.start is None
+        """Whether it shares, and nothing is known of its device."""
+        return not self.is_alone and self.front is None and self.start is None
 
 
 def find_all(predictor: Predictor, asked: Iterable[Asked]) -> Iterator[tuple[Arch, dict[str, Any]] | Exception]:
     """Answer many questions of one supernet, in their order.
 
-    Where there are more than a few, what holds for every device is found out first; each search starts from it and from
-    the answers before, and looks at fewer archs than it was allowed.
+    Where more than a few share, what holds for every device is found out first; each search starts from it and from the
+    answers before, and looks at fewer archs than it was allowed.
 
     Args:
         predictor: Of the supernet.
@@ -72,13 +74,15 @@ def find_all(predictor: Predictor, asked: Iterable[Asked]) -> Iterator[tuple[Arc
     """
     asked = list(asked)
     shared: SharedKnowledge | None = None
+    many = sum(not one.is_alone for one in asked) > _FEW
     if sum(one.starts_afresh for one in asked) > _FEW:
         shared = SharedKnowledge(predictor)
     for one in asked:
         question, start = one.question, one.start
         try:
-            if shared is not None and one.starts_afresh:
+            if many and not one.is_alone:
                 question = replace(question, evaluations=min(question.evaluations, _OWN_EVALUATIONS))
+            if shared is not None and one.starts_afresh:
                 start = shared.start_for(one.targets)
             arch, found = find_best(predictor, one.targets, question, front=one.front, start=start)
         except KNOWN_ERRORS as error:

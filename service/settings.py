@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _PREFIX = "TAILOR_"
 
 
+# Searches that look at more archs are jobs.
+MAX_EVALUATIONS_AT_ONCE = 200_000
+
+
 class Settings(BaseSettings):
     """All settings; each is documented in docs/settings.md. An empty variable is one that is not set."""
 
@@ -47,7 +51,12 @@ class Settings(BaseSettings):
     max_bundle_bytes: int = Field(
         default=2**30, gt=0, description="Largest supernet bundle, as it is sent and as it unpacks."
     )
-    search_evaluations: int = Field(default=10_000, ge=100, description="Evaluations of a search that names no number.")
+    search_evaluations: int = Field(
+        default=10_000,
+        ge=100,
+        le=MAX_EVALUATIONS_AT_ONCE,
+        description="Evaluations of a search that names no number.",
+    )
     front_evaluations: int = Field(default=500_000, ge=100, description="Evaluations of a front of a device.")
     job_poll_s: float = Field(
         default=0.2, gt=0, le=60, description="Seconds between two looks of the worker at its queue."

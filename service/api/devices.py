@@ -107,6 +107,9 @@ def read_front(
     services: ServicesDep,
     device_id: str,
     supernet: Annotated[str | None, Query(max_length=MAX_NAME, description="The default one where absent.")] = None,
+    again: Annotated[
+        bool, Query(description="Trace it anew where the last job failed; 409 `failed` otherwise.")
+    ] = False,
 ) -> Any:
     """The Pareto front of predicted accuracy over estimated latency.
 
@@ -120,6 +123,7 @@ def read_front(
         device_id,
         supernet_id=supernet,
         evaluations=services.settings.front_evaluations,
+        again=again,
     )
     if front is not None:
         return front

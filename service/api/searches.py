@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 
 from service.api.deployments import summarise_deployment
 from service.api.deps import ReadSession, Services, ServicesDep
@@ -17,7 +18,6 @@ from service.api.problems import BODY_PROBLEMS, problem_body, problems
 from service.api.schemas.jobs import JobSummary
 from service.api.schemas.problems import Problem
 from service.api.schemas.searches import (
-    MAX_EVALUATIONS_AT_ONCE,
     BatchItem,
     BatchModel,
     BatchRequest,
@@ -30,8 +30,10 @@ from service.api.strict_json import StrictJsonRoute
 from service.db import repositories
 from service.db.engine import session_scope
 from service.db.models import Deployment, Job, Search
+from service.errors import ConflictError
 from service.jobs.states import JobState
 from service.questions import LATENCY_BUDGETS, Question
+from service.settings import MAX_EVALUATIONS_AT_ONCE
 from service.usecases.searches import (
     SearchAnswer,
     SearchPlan,
@@ -106,15 +108,28 @@ def post_batch(services: ServicesDep, request: Request, batch: BatchRequest) -> 
     is_known = all(plan.is_known for plan in plans if isinstance(plan, SearchPlan))
     with nullcontext() if is_known else services.turns.take():
         outcomes = answer_searches(plans)
-    items = []
     with session_scope(services.sessions) as session:
-        for plan, outcome in zip(plans, outcomes, strict=True):
-            if isinstance(plan, SearchPlan) and isinstance(outcome, SearchAnswer):
-                stored = record_search(session, services.queue, plan, outcome)
-                items.append(BatchItem(search=show_search(*stored), problem=None))
-            elif isinstance(outcome, Exception):
-                items.append(BatchItem(search=None, problem=Problem(**problem_body(request, outcome))))
+        items = [_record(services, session, request, *pair) for pair in zip(plans, outcomes, strict=True)]
     return BatchModel(items=items, seconds=perf_counter() - started)
+
+
+def _record(
+    services: Services,
+    session: Session,
+    request: Request,
+    plan: SearchPlan | Exception,
+    outcome: SearchAnswer | Exception,
+) -> BatchItem:
+    """Store one answer of a batch: what was deleted meanwhile costs this one, not all of them."""
+    if isinstance(plan, SearchPlan) and isinstance(outcome, SearchAnswer):
+        try:
+            with session.begin_nested():
+                stored = record_search(session, services.queue, plan, outcome)
+            return BatchItem(search=show_search(*stored), problem=None)
+        except ConflictError as error:
+            return BatchItem(search=None, problem=Problem(**problem_body(request, error)))
+    refusal = next(one for one in (plan, outcome) if isinstance(one, Exception))
+    return BatchItem(search=None, problem=Problem(**problem_body(request, refusal)))
 
 
 def _asked(request: SearchRequest, services: Services) -> SearchQuestion:

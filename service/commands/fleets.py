@@ -139,7 +139,8 @@ def _questions(plan: Path, content: dict[str, Any], predictor: Predictor) -> lis
                 raise InvalidRequestError(f"'{device['table']}': '{name}' holds numbers, got {budget!r}.")
             if name == "latency_percent" and not 0 <= budget <= 100:
                 raise InvalidRequestError(f"'{device['table']}': '{name}' lies between 0 and 100, got {budget!r}.")
-            asked.append(Asked([Target(table.device.device_id, estimator, {name: float(budget)})], question))
+            target = Target(table.device.device_id, estimator, {name: float(budget)})
+            asked.append(Asked([target], question, is_alone="evaluations" in content))
     return asked
 
 

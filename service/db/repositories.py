@@ -191,14 +191,17 @@ def find_table(session: Session, device_id: str, *, space: str, version: int | N
 
 
 def load_table_document(session: Session, table: TableRef) -> dict[str, Any]:
-    """The stored document of a version."""
+    """The stored document of a version.
+
+    Raises:
+        ConflictError: It was deleted meanwhile.
+    """
     query = select(LatencyTableVersion.document).where(
         LatencyTableVersion.device_id == table.device_id,
         LatencyTableVersion.space == table.space,
         LatencyTableVersion.version == table.version,
     )
-    document: dict[str, Any] = session.execute(query).scalar_one()
-    return document
+    return _still_there(session.scalars(query).one_or_none(), f"The table of '{table.device_id}'")
 
 
 def list_other_tables(session: Session, space: str, *, but_not: str, limit: int) -> list[TableRef]:
@@ -265,9 +268,13 @@ def find_newest_front(session: Session, *, table_sha256: str, predictor_sha256: 
 
 
 def load_front_document(session: Session, front_id: str) -> dict[str, Any]:
-    """The stored document of a known front."""
-    document: dict[str, Any] = session.execute(select(Front.document).where(Front.front_id == front_id)).scalar_one()
-    return document
+    """The stored document of a known front.
+
+    Raises:
+        ConflictError: It was deleted meanwhile.
+    """
+    query = select(Front.document).where(Front.front_id == front_id)
+    return _still_there(session.scalars(query).one_or_none(), f"The front '{front_id}'")
 
 
 # ---------------------------------------------------------------------------- deployments and jobs
@@ -383,6 +390,12 @@ def _select_populations() -> Select[Population, Job]:
 
 def _jobs_by_id(session: Session, job_ids: Sequence[str]) -> dict[str, Job]:
     return {job.job_id: job for job in session.scalars(select(Job).where(Job.job_id.in_(job_ids)))}
+
+
+def _still_there(document: dict[str, Any] | None, what: str) -> dict[str, Any]:
+    if document is None:
+        raise ConflictError(f"{what} was deleted meanwhile. Ask again.")
+    return document
 
 
 def _page(

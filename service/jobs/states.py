@@ -179,6 +179,8 @@ class SearchPayload(BaseModel):
     targets: list[SearchTarget]
     question: dict[str, Any]
     """Fields of `service.questions.Question`."""
+    front_id: str | None = None
+    """Of the front to start from."""
     versions: dict[str, Any]
     """As in the search object."""
 
@@ -188,6 +190,8 @@ class SearchOrder(SearchPayload):
 
     table_files: list[str]
     """Per target."""
+    start: list[list[int]] | None = None
+    """Rows of the front."""
 
 
 PAYLOADS: dict[JobKind, type[BaseModel]] = {

@@ -8,6 +8,8 @@ from service.answers import estimate_latencies
 from service.db import repositories
 from service.db.models import Front as FrontRow
 from service.jobs.states import FINISHED, FrontPayload, JobKind, JobState
+from service.questions import common_resolutions
+from service.usecases.jobs import unfinished_error
 from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet
 from supernet.predictors.predictor import describe_accuracies
@@ -38,7 +40,14 @@ def find_front(
 
 
 def order_front(
-    session: Session, queue: JobQueue, catalog: Catalog, device_id: str, *, supernet_id: str | None, evaluations: int
+    session: Session,
+    queue: JobQueue,
+    catalog: Catalog,
+    device_id: str,
+    *,
+    supernet_id: str | None,
+    evaluations: int,
+    again: bool = False,
 ) -> tuple[dict[str, Any] | None, Job]:
     """The front of a device, or the job that traces it: the one under way, else a new one.
 
@@ -49,19 +58,21 @@ def order_front(
         device_id: With a table for the supernet's space.
         supernet_id: None for the default one.
         evaluations: Of a new job.
+        again: Order a new job after one that failed.
 
     Returns:
         The front as the API shows it, None where it is not known yet; and its job.
 
     Raises:
         NotFoundError: `unknown_device` or `unknown_supernet`.
-        ConflictError: `no_table`.
+        ConflictError: `no_table`, `no_common_resolution`; `failed` where the last job did.
         MissingPartError: The supernet has no predictor.
         MissingEntryError: The table lacks blocks of the supernet.
     """
     supernet = catalog.supernet(get_supernet(session, supernet_id))
+    repositories.find_device(session, device_id, lock=True)  # two first requests order one job
     table, estimator = find_estimator(session, catalog, device_id, supernet=supernet)
-    _ = supernet.predictor
+    common_resolutions(supernet.space, [estimator], supernet.predictor)
     predictor_sha256 = str(supernet.predictor_sha256)
     newest = repositories.find_newest_front(
         session, table_sha256=table.document_sha256, predictor_sha256=predictor_sha256
@@ -73,6 +84,8 @@ def order_front(
             return _show(front_id, front, supernet, table, estimator), job
         if job.state not in FINISHED:
             return None, job
+        if job.state == JobState.FAILED and not again:
+            raise unfinished_error(f"The front of '{device_id}'", job)
     payload = FrontPayload(
         supernet_id=supernet.supernet_id,
         bundle_uri=supernet.bundle_uri,

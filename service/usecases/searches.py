@@ -10,17 +10,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import numpy as np
+
 from service.answers import find_best, look_up
 from service.db import repositories
 from service.db.models import Search
 from service.errors import InvalidRequestError, NotFoundError
 from service.fleets import KNOWN_ERRORS, Asked, find_all
 from service.jobs.states import JobKind, SearchPayload, SearchTarget
-from service.questions import Question, Target
+from service.questions import Question, Target, build_problem
 from service.usecases.deployments import DeploymentPlan, create_deployment, validate_deployable, validate_precision
 from service.usecases.fronts import find_front
 from service.usecases.latency_tables import find_estimator
 from service.usecases.supernets import get_supernet, validate_current
+from supernet.search.feasibility import find_anchor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -199,10 +202,10 @@ def record_search(
 
 def _ask(plan: SearchPlan) -> Asked:
     """A known front holds the answer, or is what the search starts from."""
-    front = plan.front
-    if front is None or plan.asked.may_look_up:
-        return Asked(plan.targets, plan.asked.question, front=front)
-    return Asked(plan.targets, plan.asked.question, start=front.rows)
+    front, question = plan.front, plan.asked.question
+    if plan.asked.may_look_up:
+        return Asked(plan.targets, question, front=front)
+    return Asked(plan.targets, question, start=None if front is None else front.rows, is_alone=True)
 
 
 def _complete(plan: SearchPlan, arch: Arch, found: dict[str, Any]) -> SearchAnswer:
@@ -239,7 +242,8 @@ def order_search(session: Session, queue: JobQueue, plan: SearchPlan) -> Job:
 
     Raises:
         InvalidRequestError: `deploy` was asked for: there is nothing to deploy yet.
-        ConflictError: The supernet was deleted or replaced meanwhile.
+        InfeasibleBudgetError: Nothing meets the constraints.
+        ConflictError: The supernet was deleted or replaced meanwhile, or as `answer_search`.
     """
     if plan.asked.deploy:
         raise InvalidRequestError(
@@ -247,6 +251,9 @@ def order_search(session: Session, queue: JobQueue, plan: SearchPlan) -> Job:
             "Leave 'deploy' out and POST its 'search_id' to /v1/deployments when it has succeeded."
         )
     validate_current(session, plan.supernet.supernet_id, bundle_uri=plan.supernet.bundle_uri)
+    question = plan.asked.question
+    # What nobody can meet is told now and not by a job that failed.
+    find_anchor(build_problem(plan.supernet.predictor, plan.targets, question), np.random.default_rng(question.seed))
     payload = SearchPayload(
         supernet_id=plan.supernet.supernet_id,
         bundle_uri=plan.supernet.bundle_uri,
@@ -257,7 +264,8 @@ def order_search(session: Session, queue: JobQueue, plan: SearchPlan) -> Job:
             )
             for target, table in zip(plan.targets, plan.tables, strict=True)
         ],
-        question=asdict(plan.asked.question),
+        question=asdict(question),
+        front_id=plan.front_id,
         versions=_versions_of(plan),
     )
     return queue.enqueue(session, JobKind.SEARCH, payload)

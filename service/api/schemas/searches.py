@@ -11,6 +11,7 @@ from service.api.schemas.base import ArchModel, Name, Real, RequestModel, Whole
 from service.api.schemas.deployments import DeploymentSummary
 from service.api.schemas.jobs import JobSummary
 from service.api.schemas.problems import Problem
+from service.settings import MAX_EVALUATIONS_AT_ONCE
 
 MAX_LATENCY_MS = 1e6
 MAX_ENERGY_MJ = 1e9
@@ -18,9 +19,9 @@ MAX_COUNT = 10**15
 MAX_DEVICES = 16
 MAX_SEARCHES = 500
 MAX_CANDIDATES, MAX_CANDIDATES_OF_BATCH = 50, 1000
-# More are a job.
-MAX_EVALUATIONS_AT_ONCE = 200_000
 MAX_EVALUATIONS = 50_000_000
+# Of all searches of a batch that name a number.
+MAX_EVALUATIONS_OF_BATCH = 1_000_000
 
 Milliseconds = Annotated[Real, Field(gt=0, le=MAX_LATENCY_MS)]
 Percent = Annotated[Real, Field(ge=0, le=100)]
@@ -133,6 +134,13 @@ class BatchRequest(RequestModel):
                 "too_many",
                 "a search of a batch looks at {most} archs at most; POST larger ones alone",
                 {"most": MAX_EVALUATIONS_AT_ONCE},
+            )
+        if sum(search.evaluations or 0 for search in self.searches) > MAX_EVALUATIONS_OF_BATCH:
+            raise PydanticCustomError(
+                "too_many",
+                "the searches of a batch look at {most} archs at most together; without 'evaluations' they share what "
+                "they find",
+                {"most": MAX_EVALUATIONS_OF_BATCH},
             )
         if sum(search.candidates for search in self.searches) > MAX_CANDIDATES_OF_BATCH:
             raise PydanticCustomError(

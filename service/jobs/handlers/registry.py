@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from service.bundles import ARTIFACT, uri_of
 from service.db.engine import session_scope
 from service.db.job_repository import publish_deployment, publish_front, publish_population
+from service.db.repositories import load_front_document
 from service.images import find_images
 from service.jobs.states import (
     POPULATION_FILE,
@@ -256,7 +257,11 @@ class SearchHandler(Handler):
             _fetch_table(attempt, target.device_id, space=target.space, version=target.table_version)
             for target in payload.targets
         ]
-        return SearchOrder(**payload.model_dump(), table_files=files).model_dump()
+        start = None
+        if payload.front_id is not None:
+            with session_scope(attempt.stores.sessions, write=False) as session:
+                start = load_front_document(session, payload.front_id)["rows"]
+        return SearchOrder(**payload.model_dump(), table_files=files, start=start).model_dump()
 
     def store(self, attempt: Attempt, result: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - there are no files
         """The result is what was found."""

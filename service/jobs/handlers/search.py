@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from latency_tables.estimator import LatencyEstimator
 from latency_tables.table import load_table
 from service.answers import find_best
@@ -37,4 +39,5 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
         for target, file in zip(order.targets, order.table_files, strict=True)
     ]
     report(0.1, "search")
-    return find_best(predictor, targets, Question(**order.question))[1]
+    start = None if order.start is None else np.array(order.start, np.int16)
+    return find_best(predictor, targets, Question(**order.question), start=start)[1]

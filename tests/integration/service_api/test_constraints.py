@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from latency_tables.estimator import LatencyEstimator
+from latency_tables.estimator import LatencyEstimator, blocks_by_resolution
 from service.turns import Turns
 from supernet.spaces.arch import Arch
 from supernet.spaces.presets import load_space
@@ -142,9 +142,31 @@ def test_what_several_devices_do_not_have_in_common_is_refused(with_table, secon
     for more in (
         {"objective": "latency_ms"},
         {"constraints": {"energy_mj": 5}},
-        {"constraints": {"accuracy_min": 0.8}},
     ):
         problem(with_table.post("/v1/searches", json={"devices": devices} | more), 422, "invalid_request")
+    found = with_table.post("/v1/searches", json={"devices": devices, "constraints": {"accuracy_min": 0.6}}).json()
+    assert (found["objective"], found["constraints"]["accuracy_min"]) == ("accuracy", 0.6)
+    assert found["accuracy"]["predicted"] >= 0.6
+
+
+def test_a_share_of_the_range_is_one_of_what_can_be_searched(client, make_table, table_url):
+    """Energies are known at one resolution alone, at which the device's fastest subnet is not."""
+    table, space = make_table(), load_space("cifar_mbv3")
+    largest = max(space.resolutions)
+    known = blocks_by_resolution(space)[largest]
+    energies = {spec: stats.value_ms for spec, stats in table.rows.items() if spec in known}
+    assert client.put(table_url, json=replace(table, energy_mj=energies).to_dict()).status_code == 201
+    constraints = {"latency_percent": 0, "energy_mj": 1e9}
+    found = client.post("/v1/searches", json={"device": "bench-1t", "constraints": constraints})
+    assert found.status_code == 201, found.text
+    assert found.json()["arch"]["resolution"] == largest
+
+
+def test_a_share_at_a_confidence_can_be_met_beside_other_budgets(ask):
+    """What one arch costs alone it costs among others, to the last bit."""
+    for confidence in (0.53, 0.61, 0.69, 0.77, 0.89):
+        constraints = {"latency_percent": 0, "macs": 1e12}
+        assert ask(constraints=constraints, confidence=confidence).status_code == 201
 
 
 def test_a_fleet_has_an_answer_or_a_reason_for_every_question(with_table, second, counts):
@@ -175,6 +197,35 @@ def test_a_fleet_has_an_answer_or_a_reason_for_every_question(with_table, second
     assert [item["search"] and item["search"]["arch"] for item in again] == [
         item["search"] and item["search"]["arch"] for item in items
     ]
+
+
+def test_searches_of_a_batch_that_name_their_evaluations_have_them(with_table):
+    asked = [{"device": "bench-1t", "constraints": {"latency_ms": 1.0}, "evaluations": 3000, "seed": 5}] * 6
+    items = with_table.post("/v1/searches:batch", json={"searches": asked}).json()["items"]
+    alone = with_table.post("/v1/searches", json=asked[0]).json()
+    assert alone["evaluations"] == 3000
+    for item in items:
+        assert (item["search"]["arch"], item["search"]["evaluations"]) == (alone["arch"], 3000)
+
+
+def test_a_device_that_is_deleted_meanwhile_costs_a_batch_one_answer(with_table, second, monkeypatch, counts):
+    from service.usecases import searches
+
+    answer = searches.answer_searches
+
+    def delete_meanwhile(plans):
+        outcomes = answer(plans)
+        assert with_table.delete("/v1/devices/other-4t").status_code == 204
+        return outcomes
+
+    monkeypatch.setattr("service.api.searches.answer_searches", delete_meanwhile)
+    asked = [
+        {"device": device, "constraints": {"latency_percent": 50}} for device in ("bench-1t", "other-4t", "bench-1t")
+    ]
+    items = with_table.post("/v1/searches:batch", json={"searches": asked}).json()["items"]
+    assert [item["search"] is not None for item in items] == [True, False, True]
+    assert items[1]["problem"]["status"] == 409
+    assert counts()["searches"] == 2
 
 
 @pytest.mark.parametrize("body", [{}, {"searches": []}, {"searches": [{"device": "bench-1t", "constraints": 5}]}])
@@ -225,6 +276,11 @@ def test_a_search_of_very_many_evaluations_is_a_job(ask, with_table, second, wor
         assert found["constraints"] == at_once["constraints"]
         assert found["accuracy"]["predicted"] >= at_once["accuracy"]["predicted"] - 1e-6
     problem(ask(evaluations=200_001, deploy=True), 422, "invalid_request")
+    refused = problem(ask(1e-3, evaluations=200_001), 409, "infeasible_budget")
+    assert refused["binding"] == "latency_ms"
+    problem(ask(constraints={"energy_mj": 1}, evaluations=200_001), 409, "no_energy")
+    shared_out = {"searches": [{"device": "bench-1t", "evaluations": 200_000}] * 6}
+    problem(with_table.post("/v1/searches:batch", json=shared_out), 422, "invalid_request")
     many = {"searches": [{"device": "bench-1t", "constraints": {"latency_ms": 1}, "evaluations": 200_001}]}
     problem(with_table.post("/v1/searches:batch", json=many), 422, "invalid_request")
     named = {"searches": [{"device": "bench-1t", "candidates": 50}] * 21}

@@ -7,6 +7,7 @@ import pytest
 from service.db import job_repository
 from service.db.engine import session_scope
 from service.errors import ConflictError
+from service.jobs.states import JobState
 
 URL = "/v1/devices/bench-1t/front"
 
@@ -92,6 +93,30 @@ def test_a_front_whose_job_was_cancelled_is_ordered_again(with_table):
     job = with_table.get(URL).json()["job"]
     with_table.post(f"/v1/jobs/{job['id']}/cancel")
     assert with_table.get(URL).json()["job"]["id"] != job["id"]
+
+
+def test_a_front_that_failed_says_why_and_is_traced_again_when_asked_to(with_table, services, problem):
+    job = with_table.get(URL).json()["job"]
+    with session_scope(services.sessions) as session:
+        job_repository.begin_attempt(session, job["id"], max_attempts=3)
+    with session_scope(services.sessions) as session:
+        error = {"code": "missing_package", "message": "The worker lacks a package."}
+        job_repository.finish_attempt(session, job["id"], 1, state=JobState.FAILED, error=error)
+    refused = problem(with_table.get(URL), 409, "failed")
+    assert "The worker lacks a package." in refused["detail"]
+    ordered = with_table.get(f"{URL}?again=true")
+    assert ordered.status_code == 202
+    assert ordered.json()["job"]["id"] != job["id"]
+    assert with_table.get(URL).json() == ordered.json()
+
+
+def test_a_job_starts_from_the_front(ask, front, with_table, work):
+    order = ask(1.0, evaluations=200_001).json()
+    job = with_table.get(f"/v1/jobs/{order['job']['id']}").json()
+    assert job["state"] == "queued"
+    work(job["id"])
+    found = with_table.get(f"/v1/searches/{order['id']}").json()
+    assert found["accuracy"]["predicted"] >= ask(1.0).json()["accuracy"]["predicted"] - 1e-9
 
 
 def test_a_front_needs_a_table_and_a_predictor(client, with_table, problem):
