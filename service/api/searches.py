@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy.orm import Session
 
 from service.api.deployments import summarise_deployment
 from service.api.deps import ReadSession, Services, ServicesDep
@@ -30,12 +29,10 @@ from service.api.strict_json import StrictJsonRoute
 from service.db import repositories
 from service.db.engine import session_scope
 from service.db.models import Deployment, Job, Search
-from service.errors import ConflictError
 from service.jobs.states import JobState
 from service.questions import LATENCY_BUDGETS, Question
 from service.settings import MAX_EVALUATIONS_AT_ONCE
 from service.usecases.searches import (
-    SearchAnswer,
     SearchPlan,
     SearchQuestion,
     answer_search,
@@ -45,6 +42,7 @@ from service.usecases.searches import (
     plan_search,
     plan_searches,
     record_search,
+    record_searches,
 )
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"], route_class=StrictJsonRoute)
@@ -109,27 +107,13 @@ def post_batch(services: ServicesDep, request: Request, batch: BatchRequest) -> 
     with nullcontext() if is_known else services.turns.take():
         outcomes = answer_searches(plans)
     with session_scope(services.sessions) as session:
-        items = [_record(services, session, request, *pair) for pair in zip(plans, outcomes, strict=True)]
+        items = [
+            BatchItem(search=None, problem=Problem(**problem_body(request, stored)))
+            if isinstance(stored, Exception)
+            else BatchItem(search=show_search(*stored), problem=None)
+            for stored in record_searches(session, services.queue, plans, outcomes)
+        ]
     return BatchModel(items=items, seconds=perf_counter() - started)
-
-
-def _record(
-    services: Services,
-    session: Session,
-    request: Request,
-    plan: SearchPlan | Exception,
-    outcome: SearchAnswer | Exception,
-) -> BatchItem:
-    """Store one answer of a batch: what was deleted meanwhile costs this one, not all of them."""
-    if isinstance(plan, SearchPlan) and isinstance(outcome, SearchAnswer):
-        try:
-            with session.begin_nested():
-                stored = record_search(session, services.queue, plan, outcome)
-            return BatchItem(search=show_search(*stored), problem=None)
-        except ConflictError as error:
-            return BatchItem(search=None, problem=Problem(**problem_body(request, error)))
-    refusal = next(one for one in (plan, outcome) if isinstance(one, Exception))
-    return BatchItem(search=None, problem=Problem(**problem_body(request, refusal)))
 
 
 def _asked(request: SearchRequest, services: Services) -> SearchQuestion:

@@ -15,7 +15,7 @@ import numpy as np
 from service.answers import find_best, look_up
 from service.db import repositories
 from service.db.models import Search
-from service.errors import InvalidRequestError, NotFoundError
+from service.errors import ConflictError, InvalidRequestError, NotFoundError
 from service.fleets import KNOWN_ERRORS, Asked, find_all
 from service.jobs.states import JobKind, SearchPayload, SearchTarget
 from service.questions import Question, Target, build_problem
@@ -198,6 +198,28 @@ def record_search(
         table_version=plan.tables[0].version,
     )
     return search, create_deployment(session, queue, deployment)
+
+
+def record_searches(
+    session: Session,
+    queue: JobQueue,
+    plans: Sequence[SearchPlan | Exception],
+    outcomes: Sequence[SearchAnswer | Exception],
+) -> list[tuple[Search, tuple[Deployment, Job] | None] | Exception]:
+    """`record_search` for many; errors stay. What was deleted meanwhile costs its own answers, not all of them."""
+    stored: list[tuple[Search, tuple[Deployment, Job] | None] | Exception] = []
+    for plan, outcome in zip(plans, outcomes, strict=True):
+        if isinstance(plan, Exception):
+            stored.append(plan)
+        elif isinstance(outcome, Exception):
+            stored.append(outcome)
+        else:
+            try:
+                with session.begin_nested():
+                    stored.append(record_search(session, queue, plan, outcome))
+            except ConflictError as error:
+                stored.append(error)
+    return stored
 
 
 def _ask(plan: SearchPlan) -> Asked:
