@@ -19,7 +19,9 @@ def export(
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 18,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Folder of your own images for BN recalibration; by default the bundle's anchors."),
+        typer.Option(
+            help="Folder of your own images for BN recalibration; by default the bundle's synthesised images."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

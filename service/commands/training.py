@@ -44,7 +44,7 @@ def train(
         str | None, typer.Option(help="Bundle to start from, a folder or a shipped name; by default random weights.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Bundle whose largest network teaches, for methods with the setting 'distil'.")
+        str | None, typer.Option(help="Bundle whose largest network teaches a netaug or fine_tuning run, by 'distil'.")
     ] = None,
     population: Annotated[int, typer.Option(help="Subnets to evaluate for the accuracy predictor.")] = 250,
     dataset: Annotated[
