@@ -165,6 +165,12 @@ class LatencyTable:
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @cached_property
+    def rows_fingerprint(self) -> str:
+        """The same of space and rows alone, which a recalibration leaves as they are."""
+        canonical = json.dumps([self.space, self.to_dict()["rows"]], separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
     def with_calibration(self, calibration: Calibration | None, **source: Any) -> LatencyTable:
         """The same rows with another calibration, and the given keys added to `source`."""
         return replace(self, calibration=calibration, source={**self.source, **source})

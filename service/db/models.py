@@ -98,7 +98,7 @@ class Search(Base):
 class Front(Base):
     """The Pareto front of a device and a supernet, or an order of one. Its state is its job's, and its id as well.
 
-    It holds for one predictor and one table, whatever their supernet and device have by now.
+    It holds for one predictor and the rows of one table, whatever calibration, device and supernet have become.
     """
 
     __tablename__ = "fronts"
@@ -107,10 +107,10 @@ class Front(Base):
     supernet_id: Mapped[str] = mapped_column(ForeignKey("supernets.supernet_id", ondelete="CASCADE"), index=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.device_id", ondelete="CASCADE"), index=True)
     table_version: Mapped[int]
-    table_sha256: Mapped[str] = mapped_column(String(64))
+    rows_sha256: Mapped[str] = mapped_column(String(64))
     predictor_sha256: Mapped[str] = mapped_column(String(64))
     document: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    """`rows`, `latency_ms` and `accuracies`; set once, when the job succeeds."""
+    """`rows` and `accuracies`; set once, when the job succeeds."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
 
 

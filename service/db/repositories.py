@@ -248,20 +248,20 @@ def list_searches(session: Session, page: PageRequest) -> Page[Search]:
 # ---------------------------------------------------------------------------- fronts
 
 
-def find_known_front(session: Session, *, table_sha256: str, predictor_sha256: str) -> str | None:
-    """Id of the newest front of a table and a predictor, or None."""
+def find_known_front(session: Session, *, rows_sha256: str, predictor_sha256: str) -> str | None:
+    """Id of the newest front of a table's rows and a predictor, or None."""
     query = select(Front.front_id).where(
-        Front.table_sha256 == table_sha256, Front.predictor_sha256 == predictor_sha256, Front.document.is_not(null())
+        Front.rows_sha256 == rows_sha256, Front.predictor_sha256 == predictor_sha256, Front.document.is_not(null())
     )
     return session.scalars(query.order_by(Front.created_at.desc(), Front.front_id).limit(1)).one_or_none()
 
 
-def find_newest_front(session: Session, *, table_sha256: str, predictor_sha256: str) -> tuple[str, Job] | None:
-    """Id of the newest front of a table and a predictor, known or ordered, with its job; None where there is none."""
+def find_newest_front(session: Session, *, rows_sha256: str, predictor_sha256: str) -> tuple[str, Job] | None:
+    """Id of the newest front of a table's rows and a predictor, known or ordered, with its job; or None."""
     query = (
         select(Front.front_id, Job)
         .join(Job, Front.front_id == Job.job_id)
-        .where(Front.table_sha256 == table_sha256, Front.predictor_sha256 == predictor_sha256)
+        .where(Front.rows_sha256 == rows_sha256, Front.predictor_sha256 == predictor_sha256)
     )
     row = session.execute(query.order_by(Front.created_at.desc(), Front.front_id).limit(1)).one_or_none()
     return None if row is None else (row.front_id, row.Job)

@@ -126,21 +126,23 @@ class Catalog:
         key = (table.document_sha256, space.fingerprint)
         return self._estimators.get(key, lambda: LatencyEstimator(LatencyTable.from_dict(load_document()), space))
 
-    def front(self, front_id: str, *, load_document: Callable[[], dict[str, Any]]) -> Front:
-        """A front that was traced.
+    def front(
+        self, front_id: str, estimator: LatencyEstimator, *, load_document: Callable[[], dict[str, Any]]
+    ) -> Front:
+        """A front that was traced, with the latencies of a table.
 
         Args:
             front_id: Which one.
+            estimator: Of a table that has the rows it was traced with.
             load_document: Reads its document; called only where the front is not known yet.
         """
 
         def build() -> Front:
             document = load_document()
-            return Front(
-                np.array(document["rows"], np.int16), np.array(document["latency_ms"]), np.array(document["accuracies"])
-            )
+            rows = np.array(document["rows"], np.int16)
+            return Front.of(rows, estimator.cost(rows), np.array(document["accuracies"]))
 
-        return self._fronts.get((front_id,), build)
+        return self._fronts.get((front_id, estimator.table.fingerprint), build)
 
 
 def _open(row: Supernet, bundles: BundleStore) -> LoadedSupernet:

@@ -26,17 +26,24 @@ if TYPE_CHECKING:
 
 
 def find_front(
-    session: Session, catalog: Catalog, supernet: LoadedSupernet, table: TableRef
+    session: Session, catalog: Catalog, supernet: LoadedSupernet, estimator: LatencyEstimator
 ) -> tuple[str, Front] | tuple[None, None]:
-    """The front of a table and the supernet's predictor, with its id, where it was traced."""
+    """The front of a table and the supernet's predictor, with its id, where it was traced.
+
+    It is that of the table's rows: a table that was recalibrated since keeps it, with latencies of its own.
+    """
     front_id = repositories.find_known_front(
-        session, table_sha256=table.document_sha256, predictor_sha256=str(supernet.predictor_sha256)
+        session,
+        rows_sha256=estimator.table.rows_fingerprint,
+        predictor_sha256=str(supernet.predictor_sha256),
     )
     if front_id is None:
         return None, None
-    found: str = front_id
-    front = catalog.front(found, load_document=lambda: repositories.load_front_document(session, found))
-    return found, front
+    return front_id, _load(session, catalog, front_id, estimator)
+
+
+def _load(session: Session, catalog: Catalog, front_id: str, estimator: LatencyEstimator) -> Front:
+    return catalog.front(front_id, estimator, load_document=lambda: repositories.load_front_document(session, front_id))
 
 
 def order_front(
@@ -75,13 +82,12 @@ def order_front(
     common_resolutions(supernet.space, [estimator], supernet.predictor)
     predictor_sha256 = str(supernet.predictor_sha256)
     newest = repositories.find_newest_front(
-        session, table_sha256=table.document_sha256, predictor_sha256=predictor_sha256
+        session, rows_sha256=estimator.table.rows_fingerprint, predictor_sha256=predictor_sha256
     )
     if newest is not None:
         front_id, job = newest
         if job.state == JobState.SUCCEEDED:
-            front = catalog.front(front_id, load_document=lambda: repositories.load_front_document(session, front_id))
-            return _show(front_id, front, supernet, table, estimator), job
+            return _show(front_id, _load(session, catalog, front_id, estimator), supernet, table, estimator), job
         if job.state not in FINISHED:
             return None, job
         if job.state == JobState.FAILED and not again:
@@ -101,7 +107,7 @@ def order_front(
         supernet_id=supernet.supernet_id,
         device_id=device_id,
         table_version=table.version,
-        table_sha256=table.document_sha256,
+        rows_sha256=estimator.table.rows_fingerprint,
         predictor_sha256=predictor_sha256,
     )
     repositories.insert(session, row)

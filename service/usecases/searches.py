@@ -115,7 +115,7 @@ def plan_search(session: Session, catalog: Catalog, asked: SearchQuestion) -> Se
         Target(device_id, estimator, budget)
         for (device_id, budget), (_, estimator) in zip(asked.budgets.items(), found, strict=True)
     )
-    front_id, front = find_front(session, catalog, supernet, tables[0]) if len(targets) == 1 else (None, None)
+    front_id, front = find_front(session, catalog, supernet, found[0][1]) if len(targets) == 1 else (None, None)
     return SearchPlan(asked, supernet, targets, tables, front_id, front)
 
 

@@ -22,7 +22,7 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
     """Trace the front of predicted accuracy over estimated latency, at all resolutions that are known.
 
     Returns:
-        `{rows, latency_ms, accuracies}`: choice indices of every arch, what it takes and how accurate it is.
+        `{rows, accuracies}`: choice indices of every arch and how accurate it is. What it takes is the table's to say.
 
     Raises:
         ConflictError: `bundle_changed` or `no_common_resolution`.
@@ -42,6 +42,5 @@ def run(payload: dict[str, Any], out_dir: Path, report: Callable[[float, str], N
     )
     return {
         "rows": front.rows.tolist(),
-        "latency_ms": front.costs.tolist(),
         "accuracies": front.accuracies.tolist(),
     }

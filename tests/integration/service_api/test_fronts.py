@@ -77,6 +77,19 @@ def test_what_the_front_does_not_know_is_searched(ask, front, problem):
     assert problem(ask(constraints={"accuracy_min": 0.9999}), 409, "infeasible_budget")["binding"] == "accuracy_min"
 
 
+def test_a_recalibrated_table_keeps_its_front_with_its_own_latencies(ask, front, with_table, table_url):
+    middle = front["points"][len(front["points"]) // 2]
+    measured = {"arch": middle["arch"], "latency_ms": 1.2 * middle["latency_ms"]["estimated"]}
+    assert with_table.post(f"{table_url}/measurements", json={"networks": [measured]}).status_code == 201
+    kept = with_table.get(URL).json()
+    assert (kept["id"], kept["versions"]["table"]) == (front["id"], 2)
+    for before, after in zip(front["points"], kept["points"], strict=True):
+        assert after["arch_id"] == before["arch_id"]
+        assert after["latency_ms"]["estimated"] == pytest.approx(1.2 * before["latency_ms"]["estimated"])
+    found = ask(1.2 * middle["latency_ms"]["estimated"] * (1 + 1e-9)).json()
+    assert (found["source"], found["arch_id"], found["versions"]["table"]) == ("front", middle["arch_id"], 2)
+
+
 def test_a_new_table_makes_the_front_stale(ask, front, with_table, make_table, table_url):
     with_table.put(table_url, json=make_table(factor=2.0).to_dict())
     found = ask(2.0).json()

@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("supernet_id", sa.String(64), nullable=False),
         sa.Column("device_id", sa.String(64), nullable=False),
         sa.Column("table_version", sa.Integer(), nullable=False),
-        sa.Column("table_sha256", sa.String(64), nullable=False),
+        sa.Column("rows_sha256", sa.String(64), nullable=False),
         sa.Column("predictor_sha256", sa.String(64), nullable=False),
         sa.Column("document", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
