@@ -145,7 +145,7 @@ def test_a_front_is_traced_by_the_worker_and_makes_searches_look_ups(service: Se
     device = service.client.get("/v1/devices").json()["items"][0]["id"]
     path = f"/v1/devices/{device}/front"
     ordered = service.client.get(path)
-    assert ordered.status_code == 202
+    assert ordered.status_code == 202, ordered.text
     job = service.wait(ordered.json()["job"]["id"])
     assert (job["state"], job["result"]) == ("succeeded", f"{path}?supernet={SPACE}")
     points = service.client.get(path).json()["points"]
@@ -164,19 +164,21 @@ def test_second_instance_on_the_same_folder_is_refused_in_one_line(service: Serv
 
 
 def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.startswith("curl ")]
+    """Those of the README, and the one that registers a table made by hand."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "tables.md").read_text()
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    return [line.partition("#")[0] for line in lines if line.startswith("curl ") and "…" not in line]
 
 
 @pytest.mark.timeout(300)
 def test_curl_commands_of_the_readme_run(service: Service, tmp_path: Path) -> None:
     commands = readme_commands()
     assert len(commands) >= 4
-    names = {"DEPLOYMENT_ID": "none"}
+    names = {"DEPLOYMENT_ID": "none", "JOB_ID": "none"}
     tables = list((ROOT / "latency_tables" / "data").glob(f"*/{SPACE}.json"))
     document = json.loads(tables[0].read_text())
-    document["device"]["device_id"] = "my-board"
-    (tmp_path / "my-board.json").write_text(json.dumps(document))
+    document["device"]["device_id"] = "my-npu"
+    (tmp_path / "my-npu.json").write_text(json.dumps(document))
     for command in commands:
         command = command.replace("http://127.0.0.1:8000", str(service.client.base_url).rstrip("/"))
         for name, value in names.items():
@@ -186,11 +188,11 @@ def test_curl_commands_of_the_readme_run(service: Service, tmp_path: Path) -> No
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         answer = json.loads(done.stdout) if done.stdout else {}
-        if answer.get("deployment"):
-            names["DEPLOYMENT_ID"] = answer["deployment"]["id"]
+        if isinstance(answer.get("deployment"), dict):
+            names = {"DEPLOYMENT_ID": answer["deployment"]["id"], "JOB_ID": answer["deployment"]["job"]["id"]}
             assert service.wait(answer["deployment"]["job"]["id"])["state"] == "succeeded"
     verify_deployment(tmp_path_with_model(tmp_path))
-    assert service.client.get("/v1/devices/my-board").status_code == 200
+    assert service.client.get("/v1/devices/my-npu").status_code == 200
 
 
 def tmp_path_with_model(folder: Path) -> Path:

@@ -102,7 +102,7 @@ def test_a_search_that_starts_from_a_csv_is_no_worse_than_its_archs(tables: Path
     rows = [row for row in csv.DictReader(path.read_text().splitlines()) if float(row["latency_ms"]) <= 2]
     done = run("search", *SUPERNET, *plain, "--latency-ms", "2", "--start", str(path), "--evaluations", "100", "--json")
     assert (
-        json.loads(done.stdout)["accuracy"]["predicted"] >= float(rows[-1]["predicted"]) - 1e-6
+        json.loads(done.stdout)["accuracy"]["predicted"] >= float(rows[-1]["predicted"]) - 1e-5
     )  # a batch of another size
     path.write_text("ks,e,d,r\n3,3,1,999\n")
     done = run("search", *SUPERNET, *plain, "--latency-ms", "2", "--start", str(path))
