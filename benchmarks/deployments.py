@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 from deployed_accuracy import load_test_images, top1
-from service_calls import checked, download_deployment
+from service_calls import checked, download_deployment, only_device
 
 from latency_tables.build import measure_model
 from latency_tables.measure import FULL_PLAN
@@ -83,13 +83,6 @@ def main() -> None:
     text = as_markdown(rows)
     (arguments.out / "table.md").write_text(text, encoding="utf-8")
     print(text)
-
-
-def only_device(client: httpx.Client) -> str:
-    names = [item["id"] for item in checked(client.get("/v1/devices")).json()["items"] if item["threads"] == 1]
-    if len(names) != 1:
-        sys.exit(f"Say which --device to use; with one thread there are {names}.")
-    return str(names[0])
 
 
 def deploy(client: httpx.Client, table: LatencyTable, budget_ms: float, test: ImageSet) -> Deployed:

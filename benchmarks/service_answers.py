@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from service_calls import checked
+from service_calls import checked, only_device
 
 from latency_tables.table import LatencyTable, parse_table
 
@@ -31,7 +31,7 @@ WARM_UP = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", default="http://127.0.0.1:8000")
-    parser.add_argument("--device", help="registered device; default the newest one")
+    parser.add_argument("--device", help="registered device; default the only one with one thread")
     parser.add_argument("--count", type=int, default=200, help="questions of a kind")
     parser.add_argument("--devices", type=int, default=50, help="devices of the fleet, with three budgets each")
     parser.add_argument("--rounds", type=int, default=5, help="times the fleet is asked for")
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with httpx.Client(base_url=arguments.server, timeout=120) as client:
-        device = arguments.device or checked(client.get("/v1/devices")).json()["items"][0]["id"]
+        device = arguments.device or only_device(client)
         limits = checked(client.get(f"/v1/devices/{device}/limits")).json()["latency_ms"]
         rng = np.random.default_rng(0)
         budgets = rng.uniform(1.05 * limits["min"], limits["max"], arguments.count)

@@ -18,6 +18,14 @@ def checked(response: httpx.Response) -> httpx.Response:
     return response
 
 
+def only_device(client: httpx.Client) -> str:
+    """Id of the registered device with one thread."""
+    names = [item["id"] for item in checked(client.get("/v1/devices")).json()["items"] if item["threads"] == 1]
+    if len(names) != 1:
+        sys.exit(f"Say which --device to use; with one thread there are {names}.")
+    return str(names[0])
+
+
 def download_deployment(client: httpx.Client, deployment: dict[str, Any], folder: Path) -> None:
     """Wait for a deployment, as its creation answered, and write its files."""
     job = deployment["job"]

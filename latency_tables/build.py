@@ -37,6 +37,19 @@ PACE_S = 15.0
 Key = tuple[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredNetwork:
+    """A whole network that was timed.
+
+    Attributes:
+        stats: Its latency.
+        is_steady: Whether the machine ever had its pace meanwhile; without it the latency is crude.
+    """
+
+    stats: LatencyStats
+    is_steady: bool
+
+
 def measure_table(
     space: SearchSpace,
     *,
@@ -139,7 +152,7 @@ def measure_networks(
     seed: int = 0,
     report: Callable[[str], None] | None = None,
     table: LatencyTable | None = None,
-) -> list[LatencyStats]:
+) -> list[MeasuredNetwork]:
     """Measure whole archs with random weights on this machine, in their order.
 
     Args:
@@ -158,21 +171,6 @@ def measure_networks(
             table's pace.
         MeasurementError: The measuring process refuses or dies.
     """
-    measured = measure_each(archs, space, threads=threads, plan=plan, seed=seed, report=report, table=table)
-    return [stats for stats, _ in measured]
-
-
-def measure_each(
-    archs: Sequence[Arch],
-    space: SearchSpace,
-    *,
-    threads: int = 1,
-    plan: MeasurePlan = QUICK_PLAN,
-    seed: int = 0,
-    report: Callable[[str], None] | None = None,
-    table: LatencyTable | None = None,
-) -> list[tuple[LatencyStats, bool]]:
-    """As `measure_networks`, each with whether the machine ever had its pace meanwhile: else the latency is crude."""
     if not archs:
         return []
     bench = _Bench(space, plan=plan, threads=threads, seed=seed, rng=np.random.default_rng(seed), report=report)
@@ -181,7 +179,7 @@ def measure_each(
     bench.run(chains=[], networks=archs)
     if table is not None:
         bench.check_covered("networks were seen at the table's pace, a comparison")
-    return [(bench.network_stats(index), bench.was_steady(index)) for index in range(len(archs))]
+    return [MeasuredNetwork(bench.network_stats(index), bench.was_steady(index)) for index in range(len(archs))]
 
 
 def measure_model(

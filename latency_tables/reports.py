@@ -18,7 +18,7 @@ from supernet.errors import InvalidArchError
 from supernet.spaces.arch import Arch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from latency_tables.table import LatencyTable
     from supernet.spaces.space import SearchSpace
@@ -74,17 +74,24 @@ def report_networks(
         MissingEntryError: The table does not cover an arch's resolution.
         TableFormatError: What the table's own `source` says of reports cannot be read.
     """
-    agreement = check_agreement(LatencyEstimator(table, space), archs, measured_ms)
-    known, before = reported_networks(table, space), _before_reports(table)
-    original = LatencyEstimator(before, space)
+    current, before = LatencyEstimator(table, space), _before_reports(table)
+    agreement = check_agreement(current, archs, measured_ms)
+    original = current if before is table else LatencyEstimator(before, space)
+    known = reported_networks(table, space)
     given: dict[Arch, list[float]] = {}
     for arch, measured in zip(map(space.canonicalize, archs), measured_ms, strict=True):
         given.setdefault(arch, []).append(measured)
     reported = {arch: median(latencies) for arch, latencies in given.items()}
-    _validate_units(reported, original)
     networks = list(({arch: ms for arch, ms in known.items() if arch not in reported} | reported).items())
     networks = networks[-MAX_REPORTED:]
     estimated = [estimate.estimated_ms for estimate in original.estimate([arch for arch, _ in networks])]
+    for (arch, measured), estimate in zip(networks, estimated, strict=True):
+        if not estimate / MOST_OFF <= measured <= MOST_OFF * estimate:
+            raise InvalidSettingError(
+                f"The arch {arch.arch_id} was reported with {measured:.6g} ms, the table of "
+                f"'{table.device.device_id}' says {estimate:.6g} ms. Report milliseconds per image, of this device; "
+                "if they are right, measure the table again."
+            )
     n_fitted = _networks_of(before)
     refitted = len(networks) >= max(MIN_NETWORKS, n_fitted) and _range_of(estimated) >= LEAST_RANGE
     if refitted:
@@ -113,24 +120,11 @@ def reported_networks(table: LatencyTable, space: SearchSpace) -> dict[Arch, flo
         for entry in table.source.get(REPORTED, [])[-MAX_REPORTED:]:
             arch = space.canonicalize(Arch.from_dict(entry["arch"]))
             networks[arch] = finite_number("latency_ms", entry["latency_ms"])
-        _validate_units(networks, LatencyEstimator(_before_reports(table), space))
-    except (KeyError, TypeError, InvalidArchError, InvalidSettingError, TableFormatError) as error:
+    except (KeyError, TypeError, InvalidArchError, TableFormatError) as error:
         raise TableFormatError(
             f"'{REPORTED}' in the table's source must be a list of objects {{arch, latency_ms}}: {error}"
         ) from error
     return networks
-
-
-def _validate_units(networks: Mapping[Arch, float], estimator: LatencyEstimator) -> None:
-    archs = list(networks)
-    for arch, estimate in zip(archs, estimator.estimate(archs), strict=True):
-        measured = networks[arch]
-        if not estimate.estimated_ms / MOST_OFF <= measured <= MOST_OFF * estimate.estimated_ms:
-            raise InvalidSettingError(
-                f"The arch {arch.arch_id} was reported with {measured:.6g} ms, the table of "
-                f"'{estimator.table.device.device_id}' says {estimate.estimated_ms:.6g} ms. Report milliseconds per "
-                "image, of this device; if they are right, measure the table again."
-            )
 
 
 def _before_reports(table: LatencyTable) -> LatencyTable:

@@ -55,7 +55,7 @@ class Asked:
     @property
     def starts_afresh(self) -> bool:
         """Whether it shares, and nothing is known of its device."""
-        return not self.is_alone and self.front is None and self.start is None
+        return not self.is_alone and self.front is None
 
 
 def find_all(predictor: Predictor, asked: Iterable[Asked]) -> Iterator[tuple[Arch, dict[str, Any]] | Exception]:

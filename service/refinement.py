@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from latency_tables.build import measure_each
+from latency_tables.build import measure_networks
 from latency_tables.measure import QUICK_PLAN
 from service.errors import InvalidRequestError
 from supernet.errors import InfeasibleBudgetError
@@ -77,13 +77,15 @@ def measure_candidates(
         UnstableMeasurementError: The machine is too busy.
     """
     threads = estimator.table.device.threads
-    measured = measure_each(archs, estimator.space, threads=threads, plan=plan, report=report, table=estimator.table)
+    measured = measure_networks(
+        archs, estimator.space, threads=threads, plan=plan, report=report, table=estimator.table
+    )
     estimated = estimator.estimate(archs)
-    steady = [is_steady for _, is_steady in measured]
+    any_steady = any(network.is_steady for network in measured)
     return [
-        Candidate(arch, estimate.estimated_ms, stats.value_ms, float(accuracy))
-        for arch, estimate, (stats, is_steady), accuracy in zip(archs, estimated, measured, predicted, strict=True)
-        if is_steady or not any(steady)
+        Candidate(arch, estimate.estimated_ms, network.stats.value_ms, float(accuracy))
+        for arch, estimate, network, accuracy in zip(archs, estimated, measured, predicted, strict=True)
+        if network.is_steady or not any_steady
     ]
 
 

@@ -11,6 +11,8 @@ import pytest
 if TYPE_CHECKING:
     import numpy as np
 
+    from latency_tables.measure import MeasurePlan
+
 # Read when torch and numpy load, here and in the processes of tests: sums have one order, small networks run faster,
 # and a busy machine does not matter.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -31,6 +33,25 @@ def rng() -> np.random.Generator:
     import numpy as np
 
     return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="session")
+def hasty_plan() -> MeasurePlan:
+    """For whole tables in seconds; tests run beside others, so no visit is refused for its pace."""
+    from latency_tables.measure import MeasurePlan
+
+    return MeasurePlan(
+        warmup_s=0,
+        burst_s=0.002,
+        reference_s=0.001,
+        min_runs=3,
+        rounds=1,
+        limit_s=0,
+        coverage=1,
+        networks=6,
+        min_covered_share=0,
+        max_drift=100,
+    )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -17,7 +17,7 @@ from service.usecases.devices import get_device, register_device
 from service.usecases.supernets import get_space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy.orm import Session, sessionmaker
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from service.db.repositories import TableRef
     from service.usecases.catalog import Catalog, LoadedSupernet
     from supernet.spaces.arch import Arch
+    from supernet.spaces.space import SearchSpace
 
 # Tables of other devices that a new one is compared with.
 _MAX_COMPARED = 20
@@ -132,15 +133,10 @@ def report_measurements(
     """
     archs, measured_ms = zip(*measured, strict=True)
 
-    def improve(session: Session) -> Callable[[], tuple[TableRef, ReportOutcome]]:
-        newest, table = get_table(session, device_id, space, version=None)
-        known_space = space_of(table, get_space(session, space))
-        return lambda: (newest, report_networks(table, known_space, archs, measured_ms=measured_ms))
-
     for _ in range(_ATTEMPTS):
         with session_scope(sessions, write=False) as session:
-            compute = improve(session)
-        newest, outcome = compute()
+            newest, table, known_space = _load_newest(session, device_id, space)
+        outcome = report_networks(table, known_space, archs, measured_ms=measured_ms)
         with session_scope(sessions) as session:
             repositories.find_device(session, device_id, lock=True)
             if repositories.find_table(session, device_id, space=space) == newest:
@@ -148,8 +144,14 @@ def report_measurements(
     # Many report at once: this one has the table to itself now.
     with session_scope(sessions) as session:
         repositories.find_device(session, device_id, lock=True)
-        newest, outcome = improve(session)()
+        newest, table, known_space = _load_newest(session, device_id, space)
+        outcome = report_networks(table, known_space, archs, measured_ms=measured_ms)
         return _store_outcome(session, newest, outcome), outcome
+
+
+def _load_newest(session: Session, device_id: str, space: str) -> tuple[TableRef, LatencyTable, SearchSpace]:
+    newest, table = get_table(session, device_id, space, version=None)
+    return newest, table, space_of(table, get_space(session, space))
 
 
 def _store_outcome(session: Session, newest: TableRef, outcome: ReportOutcome) -> TableRef:

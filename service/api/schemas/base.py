@@ -6,9 +6,17 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 MAX_NAME = 64
+EXAMPLE_ARCH: JsonDict = {
+    "resolution": 28,
+    "depths": [1, 2, 1, 2, 1],
+    "kernel_sizes": [3, 0, 0, 5, 3, 0, 3, 0, 0, 3, 7, 0, 3, 0, 0],
+    "expand_ratios": [3, 0, 0, 4, 2, 0, 4, 0, 0, 3, 4, 0, 4, 0, 0],
+    "widths": [],
+}
 
 
 def _aware(value: datetime) -> datetime:

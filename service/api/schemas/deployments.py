@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.api.schemas.base import ArchModel, Name, RequestModel, UtcTime, Whole
+from service.api.schemas.base import EXAMPLE_ARCH, ArchModel, Name, RequestModel, UtcTime, Whole
 from service.api.schemas.jobs import JobError, JobSummary
 from service.jobs.states import JobState
 
@@ -56,13 +56,7 @@ class DeploymentModel(DeploymentSummary):
                 "supernet": "cifar_mbv3",
                 "search_id": "0b0f3c5e7a5d4d0c9b1f6d2c8e4a7b13",
                 "device": "cpu-x86-1t",
-                "arch": {
-                    "resolution": 28,
-                    "depths": [1, 2, 1, 2, 1],
-                    "kernel_sizes": [3, 0, 0, 5, 3, 0, 3, 0, 0, 3, 7, 0, 3, 0, 0],
-                    "expand_ratios": [3, 0, 0, 4, 2, 0, 4, 0, 0, 3, 4, 0, 4, 0, 0],
-                    "widths": [],
-                },
+                "arch": EXAMPLE_ARCH,
                 "arch_id": "8f14e45fceea167a",
                 "precision": "fp32",
                 "opset": 18,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas.base import ArchModel, Real, RequestModel
+from service.api.schemas.base import EXAMPLE_ARCH, ArchModel, Real, RequestModel
 from service.api.schemas.searches import MAX_LATENCY_MS
 
 MAX_NETWORKS = 1000
@@ -29,13 +29,7 @@ class MeasurementsRequest(RequestModel):
             "example": {
                 "networks": [
                     {
-                        "arch": {
-                            "resolution": 28,
-                            "depths": [1, 2, 1, 2, 1],
-                            "kernel_sizes": [3, 0, 0, 5, 3, 0, 3, 0, 0, 3, 7, 0, 3, 0, 0],
-                            "expand_ratios": [3, 0, 0, 4, 2, 0, 4, 0, 0, 3, 4, 0, 4, 0, 0],
-                            "widths": [],
-                        },
+                        "arch": EXAMPLE_ARCH,
                         "latency_ms": 1.47,
                     }
                 ]

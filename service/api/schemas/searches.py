@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.api.schemas.base import ArchModel, Name, Real, RequestModel, Whole
+from service.api.schemas.base import EXAMPLE_ARCH, ArchModel, Name, Real, RequestModel, Whole
 from service.api.schemas.deployments import DeploymentSummary
 from service.api.schemas.jobs import JobSummary
 from service.api.schemas.problems import Problem
@@ -192,13 +192,7 @@ class SearchModel(BaseModel):
                 "device": "cpu-x86-1t",
                 "constraints": {"latency_ms": 1.5},
                 "objective": "accuracy",
-                "arch": {
-                    "resolution": 28,
-                    "depths": [1, 2, 1, 2, 1],
-                    "kernel_sizes": [3, 0, 0, 5, 3, 0, 3, 0, 0, 3, 7, 0, 3, 0, 0],
-                    "expand_ratios": [3, 0, 0, 4, 2, 0, 4, 0, 0, 3, 4, 0, 4, 0, 0],
-                    "widths": [],
-                },
+                "arch": EXAMPLE_ARCH,
                 "arch_id": "8f14e45fceea167a",
                 "accuracy": {"predicted": 0.914, "low": 0.909, "high": 0.919, "level": 0.9},
                 "latency_ms": {"estimated": 1.41, "low": 1.35, "high": 1.48, "level": 0.9},

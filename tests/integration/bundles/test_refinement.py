@@ -28,20 +28,6 @@ from supernet.errors import InfeasibleBudgetError
 from supernet.predictors.loading import load_predictor
 from supernet.spaces.arch import Arch
 
-# Tests run beside others: no visit is refused for its pace.
-PLAN = MeasurePlan(
-    warmup_s=0,
-    burst_s=0.002,
-    reference_s=0.001,
-    min_runs=3,
-    rounds=1,
-    limit_s=0,
-    coverage=1,
-    networks=6,
-    min_covered_share=0,
-    max_drift=100,
-)
-
 
 @pytest.fixture(scope="module")
 def held_out(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,10 +40,10 @@ def held_out(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_answer_is_chosen_from_what_was_measured(run_dir: Path, held_out: Path) -> None:
+def test_the_answer_is_chosen_from_what_was_measured(run_dir: Path, held_out: Path, hasty_plan: MeasurePlan) -> None:
     bundle = open_bundle(run_dir / "bundle")
     predictor = load_predictor(bundle.predictor_path, bundle.space)
-    table = measure_table(bundle.space, device_id="here", plan=PLAN)
+    table = measure_table(bundle.space, device_id="here", plan=hasty_plan)
     estimator = LatencyEstimator(table, bundle.space)
     target = Target("here", estimator, {"latency_percent": 70})
     seen: list[Candidate] = []
@@ -66,7 +52,7 @@ def test_the_answer_is_chosen_from_what_was_measured(run_dir: Path, held_out: Pa
         assert len(set(archs)) == len(archs) > 1
         best = archs[:4]
         predicted = predictor.predict(bundle.space.to_rows(best)).tolist()
-        measured = measure_candidates(best, predicted, estimator, plan=PLAN)
+        measured = measure_candidates(best, predicted, estimator, plan=hasty_plan)
         seen.extend(evaluate_candidates(measured, build_evaluator(str(bundle.path), held_out)))
         chosen = choose(seen, 1e6)
         return chosen.arch, describe_choice(chosen, seen)

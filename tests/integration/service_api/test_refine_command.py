@@ -17,31 +17,21 @@ from service.refinement import measure_candidates
 from supernet.spaces.arch import Arch
 from supernet.spaces.presets import load_space
 
-# Tests run beside others: no visit is refused for its pace.
-PLAN = MeasurePlan(
-    warmup_s=0,
-    burst_s=0.002,
-    reference_s=0.001,
-    min_runs=3,
-    rounds=1,
-    limit_s=0,
-    coverage=1,
-    networks=0,
-    min_covered_share=0,
-    max_drift=100,
-)
+ABLE = "/v1/devices/here/tables/cifar_mbv3"
+
+
 TABLE = "/v1/devices/here/tables/cifar_mbv3"
 
 
 @pytest.fixture(scope="module")
-def own_table() -> LatencyTable:
-    return measure_table(load_space("cifar_mbv3"), device_id="here", plan=PLAN)
+def own_table(hasty_plan: MeasurePlan) -> LatencyTable:
+    return measure_table(load_space("cifar_mbv3"), device_id="here", plan=hasty_plan)
 
 
 @pytest.fixture
-def run(client, served, own_table, monkeypatch):
+def run(client, served, own_table, hasty_plan, monkeypatch):
     """The command on the device that the table was measured on."""
-    monkeypatch.setitem(measure_candidates.__kwdefaults__, "plan", PLAN)
+    monkeypatch.setitem(measure_candidates.__kwdefaults__, "plan", hasty_plan)
     assert client.put(TABLE, json=own_table.to_dict()).status_code == 201
     return lambda *arguments: CliRunner().invoke(
         command, ["refine", "--server", served, "--device", "here", *arguments, "--json"]

@@ -208,6 +208,17 @@ def test_a_list_nobody_can_read_is_refused(table: LatencyTable, small_space: Sea
         report_networks(foreign, small_space, [small_space.largest()], measured_ms=[1.0])
 
 
+@pytest.mark.parametrize("latency_ms", [1e-320, -1.0, 0, 1e15])
+def test_latencies_in_the_list_that_no_clock_gives_are_refused(
+    table: LatencyTable, small_space: SearchSpace, latency_ms: float
+) -> None:
+    listed = [{"arch": small_space.smallest().to_dict(), "latency_ms": latency_ms}]
+    foreign = table.with_calibration(None, **{REPORTED: listed})
+    (ms,) = estimated(table, small_space, [small_space.largest()])
+    with pytest.raises(InvalidSettingError, match="Report milliseconds per image"):
+        report_networks(foreign, small_space, [small_space.largest()], measured_ms=[ms])
+
+
 @pytest.mark.parametrize("noted", [5, {}, {"networks": 3}, {"networks": 3, "slope": "fast"}])
 def test_a_calibration_of_before_that_nobody_can_read_is_refused(
     table: LatencyTable, small_space: SearchSpace, noted: Any
