@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from latency_tables.build import measure_table
+from latency_tables.build import MeasuredNetwork, measure_table
+from latency_tables.device import DeviceProfile
 from latency_tables.estimator import LatencyEstimator
 from latency_tables.measure import MeasurePlan
+from latency_tables.table import LatencyStats, LatencyTable
+from latency_tables.visits import Pace
 from service.answers import find_best
 from service.labelled_images import build_evaluator
 from service.questions import Question, Target
@@ -40,7 +43,11 @@ def held_out(splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_answer_is_chosen_from_what_was_measured(run_dir: Path, held_out: Path, hasty_plan: MeasurePlan) -> None:
+def test_the_answer_is_chosen_from_what_was_measured(
+    run_dir: Path, held_out: Path, hasty_plan: MeasurePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Beside other tests the machine keeps no pace, and candidates would be left out for it.
+    monkeypatch.setattr(Pace, "is_steady", lambda _pace, _visit: True)
     bundle = open_bundle(run_dir / "bundle")
     predictor = load_predictor(bundle.predictor_path, bundle.space)
     table = measure_table(bundle.space, device_id="here", plan=hasty_plan)
@@ -75,6 +82,20 @@ def test_the_answer_is_chosen_from_what_was_measured(run_dir: Path, held_out: Pa
         assert candidate.estimated_ms == estimator.estimate([candidate.arch])[0].estimated_ms
         assert (200 * candidate.evaluated) % 1 == 0
     assert list(seen[0].to_row(bundle.space)) == csv_columns(bundle.space)
+
+
+def test_candidates_seen_at_another_pace_are_left_out_unless_all_were(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = open_bundle(run_dir / "bundle").space
+    archs = [space.largest(), space.smallest()]
+    device = DeviceProfile(device_id="here", chip="Bench", runtime="ort", runtime_version="1.0")
+    rows = {spec: LatencyStats(0.01) for spec in space.distinct_blocks()}
+    estimator = LatencyEstimator(LatencyTable(device, space.name, {}, rows), space)
+    for steady, kept in (((True, True), archs), ((False, True), archs[1:]), ((False, False), archs)):
+        timed = [MeasuredNetwork(LatencyStats(1.0), is_steady) for is_steady in steady]
+        monkeypatch.setattr("service.refinement.measure_networks", lambda *_, timed=timed, **__: timed)
+        assert [candidate.arch for candidate in measure_candidates(archs, [0.9, 0.8], estimator)] == kept
 
 
 @pytest.fixture
