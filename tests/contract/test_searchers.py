@@ -213,16 +213,17 @@ def test_a_search_is_never_worse_than_what_it_starts_from() -> None:
     assert evolve(problem, evaluations=30, seed=1, start=good).accuracy >= problem.accuracy(good)[0]
 
 
-def test_the_cheapest_start_that_is_accurate_enough_is_not_lost() -> None:
-    """With few evaluations and a start of many archs, most of them dearer than the answer."""
+def test_a_short_search_begins_near_the_cheapest_start_that_is_accurate_enough() -> None:
+    """Half of its evaluations are not enough for all that it may start from, most of which is dearer than the answer."""
     problem = SearchProblem(SPACE, rugged(SPACE), objective=Objective("macs", macs_cost(SPACE)))
     front = trace_front(problem, Objective("macs", macs_cost(SPACE)), evaluations=20_000)
+    assert len(front.rows) > 100
     accuracies = problem.accuracy(front.rows)
     for quantile in (0.1, 0.3, 0.6):
         least = float(np.quantile(accuracies, quantile))
         known = float(front.costs[accuracies >= least].min())
-        found = evolve(replace(problem, accuracy_min=least), evaluations=600, start=front.rows)
-        assert found.costs["macs"] <= known * (1 + 1e-9)
+        found = evolve(replace(problem, accuracy_min=least), evaluations=100, start=front.rows)
+        assert found.costs["macs"] <= 1.05 * known
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.1, 0.4])
