@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from supernet.spaces.arch import Arch
 
 DEFAULT_OPSET = 18
-# Reading a package's metadata takes a millisecond, a fifth of a look-up.
+# Once: reading a package's metadata parses a file.
 TAILOR_VERSION = version("tailor-nas")
 
 

@@ -214,7 +214,7 @@ def test_a_search_is_never_worse_than_what_it_starts_from() -> None:
 
 
 def test_a_short_search_begins_near_the_cheapest_start_that_is_accurate_enough() -> None:
-    """Half of its evaluations are not enough for all that it may start from, most of which is dearer than the answer."""
+    """Half of its evaluations do not suffice for all it may start from, most of which is dearer than the answer."""
     problem = SearchProblem(SPACE, rugged(SPACE), objective=Objective("macs", macs_cost(SPACE)))
     front = trace_front(problem, Objective("macs", macs_cost(SPACE)), evaluations=20_000)
     assert len(front.rows) > 100
